@@ -1,0 +1,1 @@
+"""Tests of whole processes over loopback, started as an operator starts them."""
