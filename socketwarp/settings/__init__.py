@@ -1,0 +1,29 @@
+"""
+Frozen, typed settings of both ends, and the one place where each is named.
+
+`ListenerSettings` and `ConnectorSettings` hold the values; every field carries its environment name, flag, file key and
+help as metadata (`_fields`), is read from text or file by a kind (`_kinds`, `_rules`) and found by `load`: flag before
+environment before file before default (`_load`). Every failure is one line of `errors.ConfigurationError`. Imports
+`errors` only.
+"""
+
+from ._connector import ConnectorSettings
+from ._fields import CommonSettings, Setting, settingsOf
+from ._listener import ListenerSettings
+from ._load import Effective, effective, load
+from ._rules import PortRange, TargetRule, parsePortRanges, parseTargetRules
+
+__all__ = [
+    "CommonSettings",
+    "ConnectorSettings",
+    "Effective",
+    "ListenerSettings",
+    "PortRange",
+    "Setting",
+    "TargetRule",
+    "effective",
+    "load",
+    "parsePortRanges",
+    "parseTargetRules",
+    "settingsOf",
+]

@@ -1,0 +1,108 @@
+"""What a field of a settings class knows about itself, and the fields that both ends share."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar, cast
+
+import attrs
+
+from ._kinds import SECONDS, Kind, choice, wholeNumber
+
+T = TypeVar("T")
+_METADATA = "socketwarp"
+
+
+@attrs.frozen
+class Setting:
+    """
+    The names of one setting.
+
+    :ivar environment: the variable; one that starts with ``_`` gets the end's own prefix, ``SWL`` or ``SWC``.
+    :ivar flag: the option of the plugin, without the dashes.
+    :ivar key: the key in a settings file.
+    :ivar secret: its value is never shown.
+    :ivar defaultFrom: makes the default from the environment.
+    """
+
+    environment: str
+    flag: str
+    key: str
+    help: str
+    kind: Kind[Any]  # Any: settings of every type
+    unit: str = ""
+    secret: bool = False
+    defaultFrom: Callable[[Mapping[str, str]], object] | None = None
+
+
+def setting(
+    kind: Kind[T],
+    environment: str,
+    flag: str,
+    help: str,
+    *,
+    default: object = attrs.NOTHING,
+    key: str = "",
+    unit: str = "",
+    secret: bool = False,
+    defaultFrom: Callable[[Mapping[str, str]], object] | None = None,
+) -> T:
+    """A field of a settings class; without a default it is required."""
+    names = Setting(environment, flag, key or flag.replace("-", "_"), help, kind, unit, secret, defaultFrom)
+    if defaultFrom is not None:
+        default = attrs.Factory(lambda: defaultFrom(os.environ))
+    return cast(T, attrs.field(default=default, converter=kind, metadata={_METADATA: names}))
+
+
+#: Flow-control windows: at least one datagram's worth, at most what an end with one busy session can afford.
+_WINDOW = wholeNumber("a number of bytes from 16384 to 1073741824", 2**14, 2**30)
+_STREAMS = wholeNumber("a whole number from 1 to 1000000", 1, 1_000_000)
+_LOG_LEVELS = choice("error", "warn", "info", "debug")
+
+
+@attrs.frozen(kw_only=True)
+class CommonSettings:
+    """
+    What both ends have: the log and the transport. The numbers are PROTOCOL.md's.
+
+    :ivar idleTimeout: a session without a packet from the peer ends after this, seconds.
+    :ivar keepAlive: a silent session sends a PING after this, seconds.
+    :ivar handshakeTimeout: a handshake that takes longer is given up, seconds.
+    :ivar streamWindow: bytes a peer may send on a stream before we have consumed them.
+    :ivar sessionWindow: the same for all streams of a session together.
+    :ivar streamLimit: streams that a session may have at a time.
+    """
+
+    prefix: ClassVar[str]
+    #: Where settings are read from when nobody says; `None`: no file.
+    defaultFile: ClassVar[str | None] = None
+
+    logLevel: str = setting(
+        _LOG_LEVELS, "_LOG_LEVEL", "log-level", "least important messages that are logged", default="info"
+    )
+    idleTimeout: float = setting(
+        SECONDS, "_IDLE_SECONDS", "idle-seconds", "a silent session ends after", default=60.0, unit="seconds"
+    )
+    keepAlive: float = setting(
+        SECONDS, "_KEEPALIVE_SECONDS", "keepalive-seconds", "a PING is sent after", default=20.0, unit="seconds"
+    )
+    handshakeTimeout: float = setting(
+        SECONDS, "_HANDSHAKE_SECONDS", "handshake-seconds", "longest handshake", default=10.0, unit="seconds"
+    )
+    streamWindow: int = setting(
+        _WINDOW, "_STREAM_WINDOW", "stream-window", "flow-control window of a stream", default=2**20, unit="bytes"
+    )
+    sessionWindow: int = setting(
+        _WINDOW, "_SESSION_WINDOW", "session-window", "flow-control window of a session", default=2**23, unit="bytes"
+    )
+    streamLimit: int = setting(
+        _STREAMS, "_STREAM_LIMIT", "stream-limit", "streams at a time in a session", default=10_000
+    )
+
+
+def settingsOf(kind: type[CommonSettings]) -> dict[str, Setting]:
+    """The settings of a settings class, by field name, with the end's prefix filled in."""
+    found: dict[str, Setting] = {field.name: field.metadata[_METADATA] for field in attrs.fields(kind)}
+    return {
+        name: attrs.evolve(names, environment=kind.prefix + names.environment) if names.environment[0] == "_" else names
+        for name, names in found.items()
+    }

@@ -1,0 +1,108 @@
+"""The listener's settings: the original's environment variables, and ours beside them."""
+
+# ruff: noqa: RUF009 (setting() is an attrs.field())
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+
+from ..errors import ConfigurationError
+from ._fields import CommonSettings, setting
+from ._kinds import ADDRESS, PATH, PORT, PORTS, SECONDS, TRUTH, URL, choice
+from ._rules import PortRange
+
+_CERTIFICATES = "../Certs_and_Key/test"
+
+
+def _stateDir(environment: Mapping[str, str]) -> Path:
+    """Systemd's state directory (the first, when there are several), else the XDG base directory's."""
+    if systemd := environment.get("STATE_DIRECTORY"):
+        return Path(systemd.split(":")[0])
+    home = Path(environment.get("HOME") or "/")
+    return Path(environment.get("XDG_STATE_HOME") or home / ".local/state") / "socketwarp"
+
+
+@attrs.frozen(kw_only=True)
+class ListenerSettings(CommonSettings):
+    """
+    Everything a listener can be told.
+
+    :ivar certPath: PEM file: our leaf, then its intermediates. ``keyPath``: the leaf's key. ``caPath``: the roots that
+        sign connectors.
+    :ivar address: the QUIC (UDP) address; ``port``: its port, 0 for any free one.
+    :ivar verifier: ``scep`` or ``local``.
+    :ivar recheckSeconds: a running session's certificate is verified again after this, seconds.
+    :ivar allowPorts: entry ports that may be opened; empty: every one.
+    :ivar apiUnauthenticated: the API may listen beyond loopback though it asks nobody who they are.
+    """
+
+    prefix: ClassVar[str] = "SWL"
+
+    certPath: Path = setting(
+        PATH, "SWL_CERT_PATH", "cert-path", "listener's certificate (PEM)", default=f"{_CERTIFICATES}/server.crt"
+    )
+    keyPath: Path = setting(
+        PATH, "SWL_KEY_PATH", "key-path", "its private key (PEM)", default=f"{_CERTIFICATES}/server.key"
+    )
+    caPath: Path = setting(
+        PATH, "SWL_CA_PATH", "ca-path", "roots that sign connectors (PEM)", default=f"{_CERTIFICATES}/ca.crt"
+    )
+    address: str = setting(ADDRESS, "SWL_ADDRS", "address", "QUIC address", default="0.0.0.0")
+    port: int = setting(PORT, "SWL_PORT", "port", "QUIC (UDP) port", default=11443)
+    verifier: str = setting(
+        choice("scep", "local"), "SWL_VERIFIER", "verifier", "who says whose a certificate is", default="scep"
+    )
+    scepUrl: str = setting(
+        URL,
+        "SWL_SCEP_URL",
+        "scep-url",
+        "SCEP server's verify URL",
+        default="http://127.0.0.1:3000/api/cert/verify",
+    )
+    recheckSeconds: float = setting(
+        SECONDS,
+        "SWL_RECHECK_SECONDS",
+        "recheck-seconds",
+        "a running session is verified again after",
+        default=60.0,
+        unit="seconds",
+    )
+    stateDir: Path = setting(
+        PATH,
+        "SWL_STATE_DIR",
+        "state-dir",
+        "directory for what survives a restart",
+        defaultFrom=_stateDir,
+    )
+    allowPorts: tuple[PortRange, ...] = setting(
+        PORTS, "SWL_ALLOW_PORTS", "allow-ports", "entry ports that may be opened (all, unless given)", default=()
+    )
+    apiAddress: str = setting(ADDRESS, "APIS_ADDRS", "api-address", "API address", default="127.0.0.1")
+    apiPort: int = setting(PORT, "APIS_PORT", "api-port", "API port", default=8080)
+    apiUnauthenticated: bool = setting(
+        TRUTH,
+        "APIS_ALLOW_UNAUTHENTICATED",
+        "api-allow-unauthenticated",
+        "let the API listen beyond loopback though it has no authentication",
+        default=False,
+    )
+
+    def __attrs_post_init__(self) -> None:
+        checkApiAccess(self)
+
+
+def checkApiAccess(settings: ListenerSettings) -> None:
+    """
+    Refuse an API that strangers could call: the one place that decides it.
+
+    :raises errors.ConfigurationError: when the API would listen beyond loopback without authentication.
+    """
+    if ip_address(settings.apiAddress).is_loopback or settings.apiUnauthenticated:
+        return
+    raise ConfigurationError(
+        f"APIS_ADDRS (--api-address): {settings.apiAddress!r} would let everybody who reaches it open ports, since "
+        "the API has no authentication: use 127.0.0.1 (or ::1), or set APIS_ALLOW_UNAUTHENTICATED=1 in a closed network"
+    )
