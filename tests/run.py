@@ -1,12 +1,12 @@
 """
 Run tests with trial, under coverage, and say what came of it.
 
-The last line printed is ``N passed, N failed``, from trial's own counts: a skipped test, an expected failure and an unexpected
-success count as failed, because they prove nothing. The exit status is 0 only if something passed, nothing failed, and the
-coverage is what the house asks for.
+The last line printed is ``N passed, N failed``, from trial's own counts: a skipped test, an expected failure and an
+unexpected success count as failed, because they prove nothing. The exit status is 0 only if something passed, nothing
+failed, and the coverage is what the house asks for.
 
-Usage: ``python -m tests.run [--no-coverage] [name ...]``. Names are those of modules, classes or methods; the whole of ``tests`` is
-run (the integration tests last) and its coverage judged when none is given.
+Usage: ``python -m tests.run [--no-coverage] [name ...]``. Names are those of modules, classes or methods; the whole of
+``tests`` is run (the integration tests last) and its coverage judged when none is given.
 """
 
 import sys
@@ -44,8 +44,9 @@ def runTests(names: list[str]) -> tuple[int, int]:
     loader.sorter = inOrder
     result = TrialRunner(TreeReporter).run(loader.loadByNames(names, recurse=True))
     assert isinstance(result, TreeReporter)
-    bad = (result.failures, result.errors, result.skips, result.expectedFailures, result.unexpectedSuccesses)
-    return result.successes, sum(map(len, bad))
+    failed = len(result.failures) + len(result.errors)
+    proveNothing = len(result.skips) + len(result.expectedFailures) + len(result.unexpectedSuccesses)
+    return result.successes, failed + proveNothing
 
 
 def shortfalls(measured: coverage.Coverage) -> list[str]:

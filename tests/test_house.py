@@ -71,4 +71,6 @@ class PluginTests(SynchronousTestCase):
             f"runpy.run_path({str(PLUGIN)!r});"
             f"print([name for name in {names!r} if name in sys.modules])"
         )
-        return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        ).stdout.strip()
