@@ -60,6 +60,8 @@ torture: $(STAMP) ## the long fault tests
 	$(BIN)/python -m tests.run --no-coverage tests.torture
 
 docs: $(STAMP) ## the manual, in docs/_build/html
+	@mkdir -p docs/_build
+	$(BIN)/python -m docutils --report=2 --halt=2 README.rst docs/_build/README.html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 dist: $(STAMP) ## source archive and wheel, in dist

@@ -7,9 +7,12 @@ Who imports what is import-linter's to check, private names and the reactor are 
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.settings import ConnectorSettings, ListenerSettings, settingsOf
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = ROOT / "twisted" / "plugins" / "socketwarp_plugins.py"
@@ -48,6 +51,13 @@ class HouseTests(SynchronousTestCase):
         """With an __init__.py there, ours would hide Twisted itself or its plugins."""
         self.assertEqual([PLUGIN], modules("twisted"))
 
+    def test_everyPackageIsInstalled(self) -> None:
+        """setup.cfg lists the packages by hand; what it forgets works here and nowhere else."""
+        setup = ConfigParser()
+        setup.read(ROOT / "setup.cfg")
+        packages = {".".join(path.parent.relative_to(ROOT).parts) for path in modules("socketwarp")}
+        self.assertEqual({*packages, "twisted.plugins"}, set(setup["options"]["packages"].split()))
+
     def test_thePackageSaysThatItIsTyped(self) -> None:
         """PEP 561: without the marker, type checkers of users ignore our annotations."""
         self.assertTrue((ROOT / "socketwarp" / "py.typed").is_file())
@@ -74,3 +84,20 @@ class PluginTests(SynchronousTestCase):
         return subprocess.run(
             [sys.executable, "-c", program], check=True, capture_output=True, text=True
         ).stdout.strip()
+
+
+class ReadmeTests(SynchronousTestCase):
+    """What a user reads first is true."""
+
+    def test_theReadmeNamesEverySettingAndNoOther(self) -> None:
+        """A setting that is documented but never read has cost others dearly."""
+        readme = (ROOT / "README.rst").read_text()
+        for both in re.findall(r"``…(_[A-Z_]+)``", readme):
+            readme += f" SWL{both} SWC{both}"
+        named = set(re.findall(r"\b(?:SWL|SWC|APIS)_[A-Z][A-Z_]*", readme))
+        known = {
+            setting.environment
+            for kind in (ListenerSettings, ConnectorSettings)
+            for setting in settingsOf(kind).values()
+        }
+        self.assertEqual(known | {"SWC_SETTINGS"}, named)
