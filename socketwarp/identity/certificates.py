@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 from ..interfaces import ICredentials, Role
 from .chains import Trust, issuedBy
 from .describe import extendedKeyUsage, nameText, subjectOf
-from .pem import SettingFile, readCertificates, readPrivateKey, readRevocationLists
+from .pem import FilePath, SettingFile, readCertificates, readPrivateKey, readRevocationLists
 
 _log = Logger(namespace="socketwarp.identity")
 
@@ -67,10 +67,10 @@ class Credentials:
 
 
 def loadCredentials(
-    certPath: str,
-    keyPath: str,
-    caPath: str,
-    crlPaths: Sequence[str] = (),
+    certPath: FilePath,
+    keyPath: FilePath,
+    caPath: FilePath,
+    crlPaths: Sequence[FilePath] = (),
     crlExpired: Literal["refuse", "warn"] = "refuse",
     role: Role = "server",
 ) -> Credentials:
@@ -90,7 +90,9 @@ def loadCredentials(
     try:
         return Credentials(tuple(chain), key, tuple(roots), tuple(crls), crlExpired)
     except Exception as e:  # what OpenSSL can't use although cryptography could read it, as crypto.Error
-        raise ConfigurationError(f"{names['ca']} {caPath!r}: OpenSSL can't use its certificates or lists: {e}") from e
+        raise ConfigurationError(
+            f"{SettingFile(names['ca'], caPath)}: OpenSSL can't use its certificates or lists: {e}"
+        ) from e
 
 
 def _arranged(

@@ -4,6 +4,7 @@ Certificate files as an operator has them: PEM blocks read one by one, so that a
 Every function raises `ConfigurationError` in one line: setting, file, block, remedy.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
@@ -12,7 +13,6 @@ import attrs
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ..errors import ConfigurationError
@@ -22,7 +22,17 @@ MAX_FILE = 16 * 1024 * 1024
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?(?:-----END \1-----|\Z)", re.DOTALL)
 
+#: The keys that TLS 1.3 signs with (RFC 8446 §4.2.3).
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+
+#: A path as text, or a `pathlib.Path`.
+FilePath = str | os.PathLike[str]
+
 _Loaded = TypeVar("_Loaded")
+
+
+def _asText(path: FilePath) -> str:
+    return os.fspath(path)
 
 
 @attrs.frozen
@@ -34,7 +44,7 @@ class SettingFile:
     """
 
     setting: str
-    path: str
+    path: str = attrs.field(converter=_asText)
 
     def __str__(self) -> str:
         """How errors and logs begin."""
@@ -100,7 +110,7 @@ def readRevocationLists(file: SettingFile) -> list[x509.CertificateRevocationLis
     return [_load(file, each, x509.load_pem_x509_crl) for each in blocks]
 
 
-def readPrivateKey(file: SettingFile) -> CertificateIssuerPrivateKeyTypes:
+def readPrivateKey(file: SettingFile) -> PrivateKey:
     """The one private key of the file: PKCS#1, PKCS#8 or SEC 1; RSA, EC or Ed25519/Ed448; not encrypted."""
     blocks = [each for each in _blocks(file, file.read()) if each.label.endswith("PRIVATE KEY")]
     if not blocks:
@@ -113,9 +123,7 @@ def readPrivateKey(file: SettingFile) -> CertificateIssuerPrivateKeyTypes:
             f"{block} is encrypted, and nobody is there to type its password; decrypt it: openssl pkey -in … -out …"
         )
     key = _load(file, block, lambda data: load_pem_private_key(data, None))
-    if not isinstance(
-        key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
-    ):
+    if not isinstance(key, PrivateKey):
         file.fail(f"{block} is of a kind that TLS 1.3 can't use; use RSA, EC or Ed25519")
     return key
 
@@ -125,7 +133,7 @@ def _blocks(file: SettingFile, data: bytes) -> Sequence[Block]:
         Block(number, match[1].decode("ascii"), match[0]) for number, match in enumerate(_BLOCK.finditer(data), start=1)
     ]
     if not found:
-        file.fail("not PEM (no -----BEGIN line); convert it: openssl x509 -inform DER -in … -out …")
+        file.fail("not PEM (no -----BEGIN line); convert it: openssl x509 (or pkey) -inform DER -in … -out …")
     return found
 
 
