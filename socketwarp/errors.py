@@ -279,3 +279,39 @@ class ConnectorAway(SocketwarpError):
     status = 503
     streamCode = Code.UNREACHABLE
     exitCode = EX_UNAVAILABLE
+
+
+class ConnectionReset(SocketwarpError):
+    """A TCP connection, a visitor's or a target's, was reset or failed."""
+
+    code = "tcp-reset"
+    streamCode = Code.ABORTED
+
+
+class ConnectionIdle(SocketwarpError):
+    """No byte passed for as long as a port's idle time-out allows."""
+
+    code = "idle"
+    streamCode = Code.TIMED_OUT
+
+
+class ReaderStalled(SocketwarpError):
+    """A TCP side didn't take the last bytes in time."""
+
+    code = "stalled"
+    streamCode = Code.TIMED_OUT
+
+
+class MalformedMessage(SocketwarpError):
+    """A message of the control stream isn't what the protocol says."""
+
+    code = "malformed-message"
+    streamCode = Code.MALFORMED
+
+
+class RequestTooLarge(BadRequest):
+    """A request to the API is larger than any that the API asks for."""
+
+    code = "request-too-large"
+    status = 413
+    streamCode = Code.LIMIT
