@@ -1,0 +1,416 @@
+"""
+One TCP connection and one stream, joined: two flows that end on their own, with back-pressure, half-close and abort.
+
+A `Bridge` is the TCP connection's protocol; `Bridge.join` gives it the stream. Either may come first: on the listener
+the visitor's TCP connection does, on the connector the stream. What one side sends too early waits, a little of it, and
+then that side is paused until the other is there. What each ending becomes is in docs/protocol.rst. Back-pressure is
+Twisted's: each side is the other's push producer.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .errors import (
+    ConnectionIdle,
+    ConnectionReset,
+    MalformedPreamble,
+    ReaderStalled,
+    SessionLost,
+    SocketwarpError,
+    StreamReset,
+)
+from .interfaces import IStream, IStreamReceiver, Piece
+from .wire.cutting import Parser
+
+#: Seconds that the last bytes may take to a TCP reader once both directions of the stream have ended; then it is reset.
+#: At a stream window of 1 MiB that is a reader of 9 kB/s; a slower one costs memory that nobody waits for any more.
+LINGER = 120.0
+#: Seconds for which bytes that nobody wants are still read and dropped, after all that we had was delivered. Closing at
+#: once would answer them with RST, which may destroy the delivered bytes on their last metres (RFC 1122 §4.2.2.13).
+DISCARD = 5.0
+#: Seconds that the peer has to reset a stream whose dial was refused.
+REFUSAL = 5.0
+#: The idle time-out is looked at so many times in its time, so it comes at most a quarter late.
+IDLE_CHECKS = 4
+
+T = TypeVar("T")
+
+
+class ITcp(ITCPTransport, IConsumer, IPushProducer):
+    """What Twisted's TCP transports are."""
+
+
+@attrs.frozen
+class Totals:
+    """
+    What passed a bridge, told when it is over.
+
+    :ivar toStream: bytes from TCP to the stream.
+    :ivar toTcp: bytes from the stream to TCP.
+    :ivar error: why it ended early; `None` when both directions ended with FIN.
+    """
+
+    toStream: int
+    toTcp: int
+    error: SocketwarpError | None
+
+    @property
+    def ending(self) -> str:
+        """A word for logs and events: ``finished``, or the error's code."""
+        return "finished" if self.error is None else self.error.code
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Bridge(Protocol):
+    """
+    A TCP connection's protocol that carries it over a stream. As `IPushProducer` it is the stream's producer.
+
+    :ivar ended: fires with `Totals`, and never fails, once both sides are gone.
+    """
+
+    def __init__(self, clock: IReactorTime, idle: float | None = None) -> None:
+        """:param idle: seconds without a byte in either direction after which the bridge ends; `None` for no limit."""
+        self.ended: Deferred[Totals] = Deferred()
+        self._clock = clock
+        self._idle = idle
+        self._tcp: ITcp | None = None
+        self._stream: IStream | None = None
+        self._receiver = _Receiver(self)
+        self._error: SocketwarpError | None = None
+        self._timers: dict[str, IDelayedCall] = {}
+        self._toStream = 0
+        self._early: list[bytes] = []
+        self._discarding = False  # nobody wants what TCP still sends
+        self._tcpAtEnd = False  # TCP's FIN has come
+        self._tcpShut = False  # our FIN to TCP has gone, after all bytes
+        self._tcpOver = False
+        self._streamShut = False  # the stream takes no more: our FIN, or the peer's STOP_SENDING
+        self._streamOver = False
+
+    # For the owner.
+
+    def join(self, stream: IStream, parser: Parser[T]) -> Deferred[T]:
+        """
+        Carry the TCP connection over `stream`, which has not been started yet.
+
+        :param parser: takes what the peer says before the bytes for TCP (`wire.cutting.Immediate`: nothing).
+        :return: fires with the parser's result. Fails with what the parser raises, both sides having been ended with
+            its stream code, or with the bridge's error when that comes first.
+        """
+        if self._error is not None:
+            stream.abort(self._error.streamCode)
+            return fail(self._error)
+        self._stream = stream
+        self._startToStream()
+        return self._receiver.begin(stream, parser, self._tcp)
+
+    def finish(self) -> None:
+        """Act as if TCP's FIN had come: its bytes so far are carried, what it still sends is read and dropped."""
+        self._discarding = True
+        self.resumeProducing()
+        self._endToStream()
+
+    def refuse(self, error: SocketwarpError, answer: bytes) -> None:
+        """
+        End a joined bridge that has no TCP side and gets none: tell the peer `answer` and let it reset the
+        stream. Without an answer, or after `REFUSAL` seconds, the reset comes from here.
+        """
+        if self._error is not None or self._stream is None or not answer:
+            self.abort(error)
+            return
+        self._error = error
+        self._stream.write(answer)
+        self._stream.loseWriteConnection()
+        self._streamShut = True
+        self._schedule("refusal", REFUSAL, lambda: self.abort(error))
+
+    def abort(self, error: SocketwarpError) -> None:
+        """End both sides at once: RST for TCP, reset with the error's code for the stream. The first error counts."""
+        self._error = self._error or error
+        if self._tcp is not None:
+            self._tcp.abortConnection()
+        if self._stream is not None and not self._streamOver:
+            self._streamOver = True
+            self._stream.abort(self._error.streamCode)
+        self._receiver.stop(self._error)
+        self._checkEnded()
+
+    # From TCP.
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """The TCP side is there."""
+        tcp = cast(ITcp, transport)
+        if self._error is not None:
+            tcp.abortConnection()
+            return
+        self._tcp = tcp
+        tcp.setTcpNoDelay(True)
+        self._startToStream()
+        self.startToTcp()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from TCP."""
+        if self._discarding:
+            return
+        self._toStream += len(data)
+        if self._stream is not None:
+            self._stream.write(data)
+        else:
+            self._early.append(data)
+            self.pauseProducing()
+
+    def readConnectionLost(self) -> None:
+        """FIN from TCP."""
+        self._tcpAtEnd = True
+        self._endToStream()
+        self._closeTcp()
+
+    def writeConnectionLost(self) -> None:
+        """Our FIN to TCP has gone out, and all bytes before it."""
+        self._tcpShut = True
+        if self._discarding and not self._tcpAtEnd:
+            self._schedule("close", DISCARD, self.readConnectionLost)
+        self._closeTcp()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The TCP connection is gone."""
+        self._tcpOver = True
+        self._unschedule("close")
+        if not (self._tcpAtEnd and self._tcpShut):
+            self.abort(ConnectionReset(f"the TCP connection broke: {reason.getErrorMessage()}"))
+        self._checkEnded()
+
+    # As the stream's producer.
+
+    def pauseProducing(self) -> None:
+        """Read no more from TCP for now."""
+        if self._tcp is not None:
+            self._tcp.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read from TCP again; once its FIN has come, Twisted would take a resumption for another one."""
+        if self._tcp is not None and not self._tcpAtEnd:
+            self._tcp.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Nothing: the stream's receiver is told how the stream ended, and acts on that."""
+
+    # TCP to stream.
+
+    def _startToStream(self) -> None:
+        """Both sides are there, or not yet: let TCP's bytes flow."""
+        if self._tcp is None or self._stream is None:
+            return
+        self.resumeProducing()
+        if self._idle is not None:
+            self._watchIdle(self._idle, 0, 0)
+        if self._streamShut:
+            return
+        self._stream.registerProducer(self, True)
+        early, self._early = self._early, []
+        self._stream.writeSequence(early)
+        if self._tcpAtEnd or self._discarding:
+            self._endToStream()
+
+    def _endToStream(self) -> None:
+        """FIN on the stream, if it is there and hasn't got one."""
+        if self._tcp is None or self._stream is None or self._streamShut:
+            return
+        self._streamShut = True
+        self._stream.unregisterProducer()
+        self._stream.loseWriteConnection()
+        self.lingerIfDone()
+
+    def streamStopped(self, errorCode: int) -> None:
+        """
+        The peer doesn't want TCP's bytes. Code 0 is the original's, which reads no more once its own TCP side has sent
+        FIN: that is no abort, and what it still sends counts.
+        """
+        if errorCode:
+            self.abort(StreamReset(errorCode, f"the peer stopped reading, with code {errorCode:#x}"))
+        elif not self._streamShut:
+            self._streamShut = self._discarding = True
+            if self._tcp is not None and self._stream is not None:
+                self._stream.unregisterProducer()
+            self.resumeProducing()
+            self.lingerIfDone()
+
+    def startToTcp(self) -> None:
+        """Let the stream's bytes flow to TCP, or wait for it."""
+        self._receiver.flow(self._tcp)
+
+    # Endings.
+
+    def lingerIfDone(self) -> None:
+        """Both directions of the stream have ended, or not yet: TCP's reader may not take forever for the rest."""
+        if self._streamShut and self._receiver.atEnd and not self._tcpShut:
+            stalled = ReaderStalled(f"the last bytes were not taken within {LINGER:.0f} s")
+            self._schedule("close", LINGER, lambda: self.abort(stalled))
+
+    def streamLost(self, reason: Failure) -> None:
+        """The stream is over."""
+        self._streamOver = True
+        if isinstance(reason.value, SocketwarpError):
+            self.abort(reason.value)
+        elif not reason.check(ConnectionDone):
+            self.abort(SessionLost(reason.getErrorMessage()))
+        self._checkEnded()
+
+    def _closeTcp(self) -> None:
+        """Twisted keeps a connection open that has ended both ways."""
+        if self._tcpAtEnd and self._tcpShut and self._tcp is not None:
+            self._tcp.loseConnection()
+
+    def _checkEnded(self) -> None:
+        tcpGone = self._tcpOver or (self._tcp is None and self._error is not None)
+        streamGone = self._streamOver or (self._stream is None and self._error is not None)
+        if tcpGone and streamGone and not self.ended.called:
+            for name in list(self._timers):
+                self._unschedule(name)
+            self.ended.callback(Totals(self._toStream, self._receiver.count, self._error))
+
+    # Time.
+
+    def _schedule(self, name: str, seconds: float, action: Callable[[], object]) -> None:
+        """Run `action` later, instead of what was scheduled under that name before."""
+        self._unschedule(name)
+
+        def run() -> None:
+            del self._timers[name]
+            action()
+
+        self._timers[name] = self._clock.callLater(seconds, run)
+
+    def _unschedule(self, name: str) -> None:
+        if name in self._timers:
+            self._timers.pop(name).cancel()
+
+    def _watchIdle(self, limit: float, seen: int, quiet: int) -> None:
+        """Count the checks at which nothing had moved since the one before; nothing is noted for each byte."""
+
+        def check() -> None:
+            moved = self._toStream + self._receiver.count
+            now = quiet + 1 if moved == seen else 0
+            if now == IDLE_CHECKS:
+                self.abort(ConnectionIdle(f"no byte passed for {limit:g} s"))
+            else:
+                self._watchIdle(limit, moved, now)
+
+        self._schedule("idle", limit / IDLE_CHECKS, check)
+
+
+@implementer(IStreamReceiver)
+class _Receiver:
+    """
+    A bridge's face towards its stream: stream to TCP.
+
+    :ivar count: bytes given to TCP.
+    :ivar atEnd: the stream's FIN has come.
+    """
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.count = 0
+        self.atEnd = False
+        self._bridge = bridge
+        self._stream: IStream | None = None
+        self._tcp: ITcp | None = None  # set once bytes may flow
+        self._early: list[Piece] = []
+        # Any: the parser's result only passes through here; expect() ties the types together.
+        self._parser: Parser[Any] | None = None
+        self._parsed: Deferred[Any] | None = None
+        self._paused = False  # by us, because TCP isn't there
+
+    def begin(self, stream: IStream, parser: Parser[T], tcp: ITcp | None) -> Deferred[T]:
+        """Give `parser` the stream's first bytes; the Deferred is `Bridge.join`'s."""
+        parsed: Deferred[T] = Deferred()
+        self._stream, self._parser, self._parsed = stream, parser, parsed
+        self._parse(parser, [])  # a parser of nothing has its result now
+        stream.start(self)
+        return parsed
+
+    def flow(self, tcp: ITcp | None) -> None:
+        """Let bytes flow to TCP if the parser is done. Until TCP is there the stream is paused."""
+        if self._stream is None or self._parser is not None:
+            return
+        if tcp is None:
+            self._paused = True
+            self._stream.pauseProducing()
+            return
+        self._tcp = tcp
+        tcp.registerProducer(self._stream, True)
+        early, self._early = self._early, []
+        if early:
+            self.piecesReceived(early)
+        if self.atEnd:
+            self._shut(tcp)
+        elif self._paused:
+            self._stream.resumeProducing()
+
+    def stop(self, error: SocketwarpError) -> None:
+        """The bridge has ended: forget what waits."""
+        self._early.clear()
+        self._stream = self._parser = None
+        parsed, self._parsed = self._parsed, None
+        if parsed is not None:
+            parsed.errback(error)
+
+    def piecesReceived(self, pieces: list[Piece]) -> None:
+        """Bytes from the stream. Joining is the one copy that makes them the `bytes` which Twisted wants."""
+        if self._tcp is not None:
+            data = b"".join(pieces)
+            self.count += len(data)
+            self._tcp.write(data)
+        elif self._parser is not None:
+            self._parse(self._parser, pieces)
+        else:
+            self._early += pieces
+
+    def _parse(self, parser: Parser[Any], pieces: list[Piece]) -> None:
+        try:
+            taken = parser.feed(pieces)
+        except SocketwarpError as error:
+            self._bridge.abort(error)
+            return
+        if taken is not None:
+            result, self._early = taken
+            parsed, self._parser, self._parsed = self._parsed, None, None
+            self._bridge.startToTcp()
+            if parsed is not None:
+                parsed.callback(result)
+
+    def readConnectionLost(self) -> None:
+        """The stream's FIN: TCP's, after all bytes."""
+        self.atEnd = True
+        if self._parser is not None:
+            self._bridge.abort(MalformedPreamble("the stream ended before its preamble or answer was complete"))
+        elif self._tcp is not None:
+            self._shut(self._tcp)
+
+    def _shut(self, tcp: ITcp) -> None:
+        tcp.unregisterProducer()
+        tcp.loseWriteConnection()
+        self._bridge.lingerIfDone()
+
+    def writeConnectionLost(self, errorCode: int) -> None:
+        """The peer reads no more."""
+        self._bridge.streamStopped(errorCode)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The stream is over."""
+        self._bridge.streamLost(reason)
