@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 import attrs
 
-from ._kinds import SECONDS, Kind, choice, wholeNumber
+from ._kinds import PATHS, SECONDS, Kind, choice, wholeNumber
 
 T = TypeVar("T")
 _METADATA = "socketwarp"
@@ -64,6 +65,8 @@ class CommonSettings:
     """
     What both ends have: the log and the transport. The numbers are PROTOCOL.md's.
 
+    :ivar crlPaths: revocation lists (PEM or DER) for the other end's certificates; none: no check of revocation.
+    :ivar crlExpired: what an outdated list does: ``refuse`` or ``warn``.
     :ivar idleTimeout: a session without a packet from the peer ends after this, seconds.
     :ivar keepAlive: a silent session sends a PING after this, seconds.
     :ivar handshakeTimeout: a handshake that takes longer is given up, seconds.
@@ -78,6 +81,16 @@ class CommonSettings:
 
     logLevel: str = setting(
         _LOG_LEVELS, "_LOG_LEVEL", "log-level", "least important messages that are logged", default="info"
+    )
+    crlPaths: tuple[Path, ...] = setting(
+        PATHS, "_CRL_PATHS", "crl-paths", "revocation lists for the other end's certificates", default=()
+    )
+    crlExpired: str = setting(
+        choice("refuse", "warn"),
+        "_CRL_EXPIRED",
+        "crl-expired",
+        "what an outdated revocation list does",
+        default="refuse",
     )
     idleTimeout: float = setting(
         SECONDS, "_IDLE_SECONDS", "idle-seconds", "a silent session ends after", default=60.0, unit="seconds"

@@ -6,6 +6,7 @@ sentence "SWL_PORT: 'x' …" with the remedy.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -82,9 +83,14 @@ def _address(value: Any) -> str:  # Any: see Kind.parse
 
 
 def _path(value: Any) -> Path:  # Any: see Kind.parse
-    if "\0" in str(value):
+    if "\0" in str(value) or not str(value):
         raise ValueError
     return Path(value).absolute()
+
+
+def _paths(value: Any) -> tuple[Path, ...]:  # Any: see Kind.parse
+    parts = value.split(os.pathsep) if isinstance(value, str) else value
+    return tuple(_path(part) for part in parts)
 
 
 def _host(value: Any) -> str:  # Any: see Kind.parse
@@ -130,6 +136,7 @@ URL = Kind("a http or https URL", (str,), _url)
 TRUTH = Kind("1 (yes) or 0 (no)", (bool,), _truth)
 #: Absolute, so that a change of the working directory (twistd's --rundir) can't change what is meant.
 PATH = Kind("a path", (str,), _path)
+PATHS = Kind("a list of paths, separated by colons", (str, list), _paths)
 PORTS = Kind("a list of ports and ranges, such as 8080,18000-18999", (str, list), parsePortRanges)
 TARGETS = Kind(
     "a list of targets, such as 10.0.0.0/8:22, [2001:db8::/32]:443 or *.example.net:8000-8999",

@@ -103,7 +103,7 @@ def _host(text: str) -> Network | str:
     if "/" in text or text.replace(".", "").isdecimal():
         return _network(text)
     pattern = text.lower()
-    if not _PATTERN.match(pattern):
+    if not _PATTERN.match(pattern) or (pattern != "*" and not any(letter.isalpha() for letter in pattern)):
         raise ValueError(f"{text!r} is no network or host pattern")
     return pattern.removesuffix(".")
 

@@ -1,0 +1,102 @@
+"""Each stream that the listener opens becomes a connection to a target, or is refused with the reason."""
+
+from functools import partial
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.logger import Logger
+
+from ..bridge import Bridge, Totals
+from ..errors import Code, SocketwarpError, TargetError, TargetTimedOut
+from ..interfaces import ISession, IStream
+from ..wire.dialect import DIALECTS, Dialect, Dialled
+from ..wire.preamble import Preamble
+from .names import place
+from .targets import Targets
+
+#: Seconds within which a stream's preamble must be there: the listener sends it with the stream's first packet.
+PREAMBLE_TIMEOUT = 10.0
+
+
+class IncomingStreams:
+    """Serves the streams of all sessions; the limit of dials under way holds for all of them together."""
+
+    _log = Logger()
+
+    def __init__(self, targets: Targets, clock: IReactorTime, dialLimit: int) -> None:
+        self._targets = targets
+        self._clock = clock
+        self._dialLimit = dialLimit
+        self._pending = 0
+
+    def serve(self, session: ISession) -> None:
+        """Take the session's streams from now on."""
+        session.acceptStreams(partial(self._opened, session.sessionId, DIALECTS[session.protocol]))
+
+    def _opened(self, session: str, dialect: Dialect, stream: IStream) -> None:
+        """A stream: until its target is connected it counts as pending."""
+        if self._pending >= self._dialLimit:
+            stream.abort(Code.LIMIT)
+            self._log.warn("session {session}: {limit} dials are under way", session=session, limit=self._dialLimit)
+            return
+        self._pending += 1
+        Deferred.fromCoroutine(self._carry(session, dialect, stream))
+
+    async def _carry(self, session: str, dialect: Dialect, stream: IStream) -> None:
+        """One connection, from its preamble to its end."""
+        began = self._clock.seconds()
+        bridge = Bridge(self._clock)
+        preamble = None
+        try:
+            preamble = await self._preamble(bridge, stream, dialect)
+            await self._dial(bridge, stream, dialect, preamble)
+        except TargetError as error:
+            bridge.refuse(error, dialect.formatRefusal(error))
+        except (SocketwarpError, CancelledError):
+            pass  # the bridge has ended by itself, and says why
+        except Exception:
+            self._log.failure("session {session}: an unexpected error", session=session)
+            bridge.abort(SocketwarpError("an internal error of the connector"))
+        finally:
+            self._pending -= 1
+        self._logEnd(session, preamble, await bridge.ended, self._clock.seconds() - began)
+
+    async def _preamble(self, bridge: Bridge, stream: IStream, dialect: Dialect) -> Preamble:
+        late = TargetTimedOut(f"no preamble within {PREAMBLE_TIMEOUT:g} s")
+        timer = self._clock.callLater(PREAMBLE_TIMEOUT, bridge.abort, late)
+        try:
+            return await bridge.join(stream, dialect.preambleParser())
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    async def _dial(self, bridge: Bridge, stream: IStream, dialect: Dialect, preamble: Preamble) -> None:
+        """Give the bridge its TCP side; given up when the bridge ends first."""
+
+        def connected(address: str) -> IProtocol:
+            if answer := dialect.formatDialled(Dialled(address)):
+                stream.write(answer)
+            return bridge
+
+        dialling = self._targets.dial(preamble.host, preamble.port, connected)
+
+        def ended(totals: Totals) -> Totals:
+            dialling.cancel()
+            return totals
+
+        bridge.ended.addCallback(ended)
+        await dialling
+
+    def _logEnd(self, session: str, preamble: Preamble | None, totals: Totals, duration: float) -> None:
+        self._log.info(
+            "connection {connection} to {target}: {ending} after {duration:.3f} s, {bytesIn} bytes to the target, "
+            "{bytesOut} bytes from it{why}",
+            session=session,
+            connection=preamble.connectionId if preamble else "without a preamble",
+            target=place(preamble.host, preamble.port) if preamble else "nowhere",
+            ending=totals.ending,
+            why=f": {totals.error}" if totals.error else "",
+            duration=duration,
+            bytesIn=totals.toTcp,
+            bytesOut=totals.toStream,
+        )

@@ -1,0 +1,31 @@
+"""``twistd swconnector``: the connector's options, and its service on the global reactor."""
+
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+
+from .connector.service import makeConnector
+from .process import EndOptions, makeEnd
+from .settings import CommonSettings, ConnectorSettings
+
+
+class Options(EndOptions):
+    """Options of ``twistd swconnector``."""
+
+    settings: ClassVar[type[CommonSettings]] = ConnectorSettings
+    longdesc = (
+        "Stays connected to a listener and dials its visitors' targets. "
+        "An option goes before its environment variable, and that before the settings file (settings.json)."
+    )
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:  # Any: the whole reactor, see process.makeEnd
+    """
+    Make the connector, on the global reactor unless another is given.
+
+    :raises SystemExit: with status 78 when a setting, or a file it names, can't be used.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+
+    return makeEnd("swconnector", ConnectorSettings, options, reactor, makeConnector)

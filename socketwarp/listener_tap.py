@@ -1,0 +1,31 @@
+"""``twistd swlistener``: the listener's options, and its service on the global reactor."""
+
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+
+from .process import EndOptions, makeEnd
+from .settings import CommonSettings, ListenerSettings
+
+
+class Options(EndOptions):
+    """Options of ``twistd swlistener``."""
+
+    settings: ClassVar[type[CommonSettings]] = ListenerSettings
+    longdesc = (
+        "Accepts connectors over QUIC and visitors on the TCP ports that the API opens. "
+        "An option goes before its environment variable, and that before the settings file."
+    )
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:  # Any: the whole reactor, see process.makeEnd
+    """
+    Make the listener, on the global reactor unless another is given.
+
+    :raises SystemExit: with status 78 when a setting, or a file it names, can't be used.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    from .listener.service import makeListener  # here, since it imports klein, which installs a reactor
+
+    return makeEnd("swlistener", ListenerSettings, options, reactor, makeListener)

@@ -1,0 +1,158 @@
+"""
+What an end needs of its process: options, exit statuses, the log's level, SIGTERM. The taps build on it.
+
+Imports `settings` and `errors`. The reactor is a parameter here, too.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+)
+from twisted.python import usage
+
+from .errors import SocketwarpError
+from .settings import CommonSettings, effective, load, settingsOf
+
+S = TypeVar("S", bound=CommonSettings)
+log = Logger()
+
+
+class EndOptions(usage.Options):
+    """The options of an end: one for each setting, ``--config`` and ``--check``."""
+
+    settings: ClassVar[type[CommonSettings]] = CommonSettings
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["check", None, "Print the effective settings and where each comes from, then exit."]
+    ]
+
+    def __init__(self) -> None:
+        self.optParameters = [
+            [names.flag, None, None, _describe(names.environment, names.help, names.unit)]
+            for names in settingsOf(self.settings).values()
+        ]
+        default = self.settings.defaultFile or "none"
+        help = f"Settings file, TOML (*.toml) or JSON. [{self.settings.prefix}_SETTINGS; default: {default}]"
+        self.optParameters.append(["config", None, None, help])
+        super().__init__()
+
+
+def _describe(environment: str, help: str, unit: str) -> str:
+    return f"{help[0].upper()}{help[1:]}{f' ({unit})' if unit else ''}. [{environment}]"
+
+
+def makeEnd(
+    name: str,
+    kind: type[S],
+    options: EndOptions,
+    reactor: Any,  # Any: the whole reactor; no one interface names all that the two ends use
+    make: Callable[[S, Any], IService],  # Any: see above
+) -> "End":
+    """
+    Read the settings and make an end of them, before anything is opened.
+
+    :param name: what the end calls itself on stderr.
+    :param make: makes the end's service; raises `errors.SocketwarpError`.
+    :raises SystemExit: after one line on stderr, with the error's exit code; with 0 after ``--check``.
+    """
+    signal.signal(signal.SIGTERM, _exitNow)
+    with exitOnError(name):
+        flags = {key: value for key, value in options.items() if key != "check"}
+        if options["check"]:
+            for setting in effective(kind, flags, os.environ):
+                print(f"{setting.name}={setting.value}  ({setting.source})")
+            raise SystemExit(0)
+        settings = load(kind, flags, os.environ)
+        limitLog(settings.logLevel)
+        return End(name, make(settings, reactor), reactor)
+
+
+@contextmanager
+def exitOnError(name: str) -> Iterator[None]:
+    """
+    Turn an error of ours into one line on stderr and the exit status that belongs to it.
+
+    The line goes to the process's own stderr: by the time a port is bound, twistd has turned ``sys.stderr`` into its
+    log, and a daemon has only the log.
+
+    :raises SystemExit: with the error's ``exitCode``.
+    """
+    try:
+        yield
+    except SocketwarpError as error:
+        line = " ".join(str(error).split())
+        log.error("{name}: {line}", name=name, line=line)
+        print(f"{name}: {line}", file=sys.__stderr__, flush=True)
+        raise SystemExit(error.exitCode) from None
+
+
+def limitLog(level: str) -> None:
+    """
+    Let the log, when it begins, leave out what is less important than `level`.
+
+    twistd has no option for it, and makes its observer only after the service; so the one call by which twistd and
+    twist alike begin the log is where the level can be put in without taking ``--logfile`` and ``--syslog`` away.
+    """
+    begin = globalLogBeginner.beginLoggingTo
+    predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
+
+    def beginFiltered(
+        observers: Iterable[ILogObserver], *args: Any, **kwargs: Any
+    ) -> None:  # Any: passed on as they are
+        begin([FilteringLogObserver(observer, [predicate]) for observer in observers], *args, **kwargs)
+
+    globalLogBeginner.beginLoggingTo = beginFiltered  # type: ignore[method-assign, assignment]  # see the docstring
+
+
+def _exitNow(signum: int, frame: object) -> None:
+    """SIGTERM before the reactor runs: nothing is open yet."""
+    raise SystemExit(0)
+
+
+class End(MultiService):
+    """An end as twistd runs it: its errors at start become exit statuses, and SIGTERM ends it with status 0."""
+
+    def __init__(self, name: str, service: IService, reactor: IReactorCore) -> None:
+        super().__init__()
+        self._endName = name
+        self._reactor = reactor
+        self._stopping = False
+        self._privileged = False
+        service.setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        """Bind what needs privileges. twist doesn't call this, so `startService` does when nobody has."""
+        self._privileged = True
+        with exitOnError(self._endName):
+            super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Start; SIGTERM is ours from the moment the reactor runs (it installs its own handler just before)."""
+        if not self._privileged:
+            self.privilegedStartService()
+        with exitOnError(self._endName):
+            super().startService()
+        self._reactor.callWhenRunning(signal.signal, signal.SIGTERM, self._sigTerm)
+
+    def _sigTerm(self, signum: int, frame: object) -> None:
+        """
+        Stop the reactor, which stops the services; when asked again, don't wait for them.
+
+        Twisted's own handler ends the process by the signal, and service managers would see a failure.
+        """
+        if self._stopping:
+            os._exit(0)
+        self._stopping = True
+        IReactorFromThreads(self._reactor).callFromThread(self._reactor.stop)
