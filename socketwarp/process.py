@@ -113,7 +113,7 @@ def limitLog(level: str) -> None:
     ) -> None:  # Any: passed on as they are
         begin([FilteringLogObserver(observer, [predicate]) for observer in observers], *args, **kwargs)
 
-    globalLogBeginner.beginLoggingTo = beginFiltered  # type: ignore[method-assign, assignment]  # see the docstring
+    globalLogBeginner.beginLoggingTo = beginFiltered  # type: ignore[method-assign]  # see the docstring
 
 
 def _exitNow(signum: int, frame: object) -> None:

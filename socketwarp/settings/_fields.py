@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import attrs
 
@@ -85,7 +85,7 @@ class CommonSettings:
     crlPaths: tuple[Path, ...] = setting(
         PATHS, "_CRL_PATHS", "crl-paths", "revocation lists for the other end's certificates", default=()
     )
-    crlExpired: str = setting(
+    crlExpired: Literal["refuse", "warn"] = setting(
         choice("refuse", "warn"),
         "_CRL_EXPIRED",
         "crl-expired",

@@ -19,6 +19,7 @@ import attrs
 from ._rules import parsePortRanges, parseTargetRules
 
 T = TypeVar("T")
+W = TypeVar("W", bound=str)
 _WHOLE = re.compile("[0-9]{1,20}")
 _YES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -116,13 +117,14 @@ def _truth(value: Any) -> bool:  # Any: see Kind.parse
         raise ValueError from None
 
 
-def choice(*words: str) -> Kind[str]:
-    """One of `words`, in any case."""
+def choice(*words: W) -> Kind[W]:
+    """One of `words`, which are in lower case, given in any case."""
 
-    def parse(value: Any) -> str:  # Any: see Kind.parse
-        if str(value).lower() not in words:
-            raise ValueError
-        return str(value).lower()
+    def parse(value: Any) -> W:  # Any: see Kind.parse
+        for word in words:
+            if word == str(value).lower():
+                return word
+        raise ValueError
 
     return Kind("one of " + ", ".join(words), (str,), parse)
 

@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import attrs
 
@@ -52,7 +52,7 @@ class ListenerSettings(CommonSettings):
     )
     address: str = setting(ADDRESS, "SWL_ADDRS", "address", "QUIC address", default="0.0.0.0")
     port: int = setting(PORT, "SWL_PORT", "port", "QUIC (UDP) port", default=11443)
-    verifier: str = setting(
+    verifier: Literal["scep", "local"] = setting(
         choice("scep", "local"), "SWL_VERIFIER", "verifier", "who says whose a certificate is", default="scep"
     )
     scepUrl: str = setting(
