@@ -18,6 +18,10 @@ CODE := socketwarp twisted tests benchmarks etc docs
 # $(call debian,a command that succeeds when the package is there,the package)
 debian = $(1) >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy $(2); }
 
+# An environment whose Python has gone is made anew.
+ifeq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),)
+.PHONY: $(STAMP)
+endif
 .PHONY: help demo test check format bench bench-smoke torture docs dist lock clean
 
 help: ## this list

@@ -58,6 +58,11 @@ class HouseTests(SynchronousTestCase):
         packages = {".".join(path.parent.relative_to(ROOT).parts) for path in modules("socketwarp")}
         self.assertEqual({*packages, "twisted.plugins"}, set(setup["options"]["packages"].split()))
 
+    def test_everyTestModuleIsInAPackage(self) -> None:
+        """trial passes over a directory without __init__.py, and over the tests in it, and says nothing."""
+        directories = {path.parent for path in modules("tests")}
+        self.assertEqual([], [path for path in directories if not (path / "__init__.py").is_file()])
+
     def test_thePackageSaysThatItIsTyped(self) -> None:
         """PEP 561: without the marker, type checkers of users ignore our annotations."""
         self.assertTrue((ROOT / "socketwarp" / "py.typed").is_file())

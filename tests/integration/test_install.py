@@ -74,7 +74,7 @@ def copy(source: Path, destination: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
     else:
-        destination.parent.mkdir(exist_ok=True)
+        destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, destination)
 
 
