@@ -1,0 +1,124 @@
+"""
+A running session is asked again whether it may go on.
+
+A certificate can be withdrawn while its session lives for months. So the verifier is asked again every
+`RecheckPolicy.seconds`; its refusal ends the session. A fault of the verifier doesn't, or its outage would be
+everybody's: the session goes on, loudly, for `RecheckPolicy.grace`. The certificate's end of life ends it in any case.
+"""
+
+import random
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import SocketwarpError, VerifierFault, VerifierRefused
+from ..interfaces import Identity, ISession, IVerifier
+from .events import Events
+
+
+@attrs.frozen
+class RecheckPolicy:
+    """
+    :ivar seconds: between two questions; each wait is cut by up to a fifth, so that sessions don't ask in step.
+    :ivar grace: seconds a session may go on while the verifier can't answer; 0 ends it at the first fault.
+    """
+
+    seconds: float = 60.0
+    grace: float = 900.0
+
+
+@attrs.define(eq=False)
+class Recheck:
+    """The questions about one session. The clock's seconds are POSIX time, as the reactor's are."""
+
+    _clock: IReactorTime
+    _verifier: IVerifier
+    _events: Events
+    _policy: RecheckPolicy
+    _identity: Identity
+    _session: ISession
+    _random: Callable[[], float] = random.random
+    _sure: float = attrs.field(default=0.0, init=False)
+    _faults: int = attrs.field(default=0, init=False)
+    _call: IDelayedCall | None = attrs.field(default=None, init=False)
+    _asked: Deferred[None] | None = attrs.field(default=None, init=False)
+
+    _log = Logger(namespace="socketwarp.listener.recheck")
+
+    def start(self) -> None:
+        """Count from now: the session has just been verified."""
+        self._sure = self._clock.seconds()
+        self._schedule(self._policy.seconds)
+
+    def stop(self) -> None:
+        """Ask no more."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if self._asked is not None:
+            self._asked.cancel()
+
+    def _schedule(self, seconds: float) -> None:
+        delay = seconds * (1 - 0.2 * self._random())
+        self._call = self._clock.callLater(min(delay, max(0.0, self._lifeLeft())), self._ask)
+
+    def _lifeLeft(self) -> float:
+        return self._identity.notAfter.timestamp() - self._clock.seconds()
+
+    def _ask(self) -> None:
+        self._call = None
+        if self._lifeLeft() <= 0:
+            self._end(VerifierRefused(f"the certificate of {self._identity.uid} has expired: renew it"))
+            return
+        asked = self._verifier.verify(self._session.peerLeaf)
+        self._asked = asked.addCallbacks(self._answered, self._unanswered).addErrback(self._broken)
+        if asked.called:
+            self._asked = None
+
+    def _answered(self, identity: Identity) -> None:
+        self._asked = None
+        if identity.uid != self._identity.uid:
+            self._end(VerifierRefused(f"the certificate of {self._identity.uid} now names {identity.uid}"))
+            return
+        self._faults = 0
+        self._sure = self._clock.seconds()
+        self._schedule(self._policy.seconds)
+
+    def _unanswered(self, failure: Failure) -> None:
+        self._asked = None
+        if failure.check(CancelledError):
+            return
+        if isinstance(failure.value, VerifierRefused):
+            self._end(failure.value)
+            return
+        if not isinstance(failure.value, SocketwarpError):
+            self._log.failure("the verifier failed", failure)
+        self._fault(failure.getErrorMessage())
+
+    def _fault(self, reason: str) -> None:
+        unsure = self._clock.seconds() - self._sure
+        if unsure >= self._policy.grace:
+            self._end(VerifierFault(f"not verified for {unsure:.0f} s, the grace is over: {reason}"))
+            return
+        self._events.emit(
+            "connector.unverified",
+            uid=self._identity.uid,
+            session=self._session.sessionId,
+            seconds=round(unsure, 3),
+            reason=reason,
+        )
+        # Asked again after 1, 2, 4 … seconds, never more seldom than without the fault, and at the end of the grace.
+        self._faults += 1
+        backOff = min(2.0 ** min(self._faults - 1, 16), self._policy.seconds)
+        self._schedule(min(backOff, self._policy.grace - unsure))
+
+    def _broken(self, failure: Failure) -> None:
+        self._log.failure("a re-check failed", failure)
+        self._end(VerifierFault("the re-check failed; the listener's log says how"))
+
+    def _end(self, error: SocketwarpError) -> None:
+        self._session.close(error.streamCode, str(error))

@@ -1,0 +1,186 @@
+"""
+The listener as one service: what it is made of, in which order it starts, and in which it stops.
+
+Start: the sockets of connectors and API (they may need privileges), then the store, then the stored ports. Stop: the
+API, then the visitors, then the sessions, then the sockets and the store; each only when what needs it is gone. The
+only module of this package that knows which carrier is in use.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+from twisted.application.service import IService, Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from ..errors import AddressUnavailable, ConfigurationError
+from ..identity.certificates import Credentials, loadCredentials
+from ..identity.http import webAgent
+from ..identity.local import LocalVerifier
+from ..identity.scep import ScepVerifier
+from ..identity.watch import FileWatch
+from ..interfaces import Address, IVerifier
+from ..quic.endpoint import QuicServer, TransportSettings
+from ..settings import ListenerSettings, PortRange
+from ..wire.dialect import DIALECTS
+from .api import Api, makeSite
+from .connectors import Connectors
+from .descriptors import Descriptors, raiseLimit
+from .events import Events
+from .ports import Ports
+from .recheck import RecheckPolicy
+from .store import IPortStore, SqlitePortStore
+
+#: Seconds that visitors have to finish when the listener stops.
+DRAIN_SECONDS = 30.0
+#: Clients of the API that the kernel may keep waiting.
+API_BACKLOG = 512
+
+
+def makeListener(
+    settings: ListenerSettings, reactor: Any
+) -> IService:  # Any: no interface names all that is used of it
+    """
+    Make a listener that isn't started.
+
+    :raises errors.ConfigurationError: a file that the settings name can't be used.
+    """
+
+    def renew(fresh: Credentials) -> None:
+        quic.credentials = fresh
+
+    paths = (settings.certPath, settings.keyPath, settings.caPath)
+    credentials = FileWatch(reactor, paths, partial(loadCredentials, *paths, role="server"), renew)
+    events = Events(reactor.seconds)
+    connectors = Connectors(
+        reactor, _makeVerifier(settings, credentials, reactor), events, RecheckPolicy(settings.recheckSeconds)
+    )
+    quic = QuicServer(reactor, credentials.current, list(DIALECTS), _transport(settings), connectors.admit)
+    threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
+    store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
+    listen = Descriptors(reactor, events, raiseLimit()).listen
+    ports = Ports(reactor, listen, connectors, store, events, mayOpen=partial(_allows, settings.allowPorts))
+    return ListenerService(settings, reactor, credentials, connectors, quic, ports, store, threads)
+
+
+def _allows(ranges: Sequence[PortRange], port: int) -> bool:
+    return not ranges or any(port in each for each in ranges)
+
+
+def _makeVerifier(settings: ListenerSettings, credentials: FileWatch[Credentials], reactor: Any) -> IVerifier:
+    # Any: as above
+    if settings.verifier == "local":
+        return LocalVerifier(standing=lambda leaf: credentials.current.checkStanding(leaf))
+    return ScepVerifier(settings.scepUrl, webAgent(reactor), reactor)
+
+
+def _transport(settings: ListenerSettings) -> TransportSettings:
+    return TransportSettings(
+        idleTimeout=settings.idleTimeout,
+        keepAlive=settings.keepAlive,
+        handshakeTimeout=settings.handshakeTimeout,
+        streamWindow=settings.streamWindow,
+        sessionWindow=settings.sessionWindow,
+        streamLimit=settings.streamLimit,
+    )
+
+
+@attrs.define(eq=False, slots=False)
+class ListenerService(Service):
+    """
+    A listener.
+
+    :ivar connectors: who is connected.
+    :ivar ports: what is open.
+    """
+
+    _settings: ListenerSettings
+    _reactor: Any  # Any: see makeListener
+    _credentials: FileWatch[Credentials]
+    connectors: Connectors
+    _quic: QuicServer
+    ports: Ports
+    _store: IPortStore
+    _threads: ThreadPool
+    _api: IListeningPort | None = attrs.field(default=None, init=False)
+
+    _log = Logger(namespace="socketwarp.listener")
+
+    @property
+    def quicAddress(self) -> Address:
+        """Where connectors connect to; with the true port when the settings say 0."""
+        return self._quic.address
+
+    @property
+    def apiAddress(self) -> Address:
+        """Where the API is; only while the service runs."""
+        assert self._api is not None
+        host = self._api.getHost()
+        assert isinstance(host, IPv4Address | IPv6Address)
+        return host.host, host.port
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind the sockets of the settings, whose ports may be privileged ones.
+
+        :raises errors.AddressUnavailable: one of them can't be had.
+        """
+        settings = self._settings
+        self._quic.listen(settings.address, settings.port)
+        site = makeSite(Api(self.connectors, self.ports), self._reactor)
+        try:
+            self._api = self._reactor.listenTCP(settings.apiPort, site, API_BACKLOG, settings.apiAddress)
+        except CannotListenError as error:
+            self._quic.stop()
+            raise AddressUnavailable(
+                f"APIS_PORT: the API can't listen on {settings.apiAddress} port {settings.apiPort} "
+                f"({error.socketError}): free that port or name another"
+            ) from error
+
+    def startService(self) -> None:
+        """
+        Take the stored wishes up again, after `privilegedStartService` if nobody has called it.
+
+        :raises errors.AddressUnavailable: as there.
+        :raises errors.ConfigurationError: the state directory can't be used, or what is in it can't be trusted.
+        """
+        if self._api is None:
+            self.privilegedStartService()
+        try:
+            self.ports.restore()
+        except ConfigurationError:
+            self._closeSockets()
+            raise
+        self._threads.start()
+        self._credentials.start()
+        super().startService()
+        self._log.info("listening for connectors at {quic}, API at {api}", quic=self.quicAddress, api=self.apiAddress)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; fires when visitors, sessions, sockets, files and threads are gone."""
+        super().stopService()
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        self._credentials.stop()
+        if self._api is not None:
+            await maybeDeferred(self._api.stopListening)
+        await self.ports.stop(DRAIN_SECONDS)
+        await self.connectors.closeAll("the listener stops")
+        await self._quic.stop()
+        await self._store.close()
+        self._threads.stop()
+
+    def _closeSockets(self) -> None:
+        """Let go of what `privilegedStartService` has bound."""
+        self._quic.stop()
+        if self._api is not None:
+            self._api.stopListening()
+            self._api = None

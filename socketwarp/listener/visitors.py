@@ -1,0 +1,144 @@
+"""
+One visitor: from the moment a port accepts it until its bytes flow, and the record of its end.
+
+The visitor's protocol is a `bridge.Bridge` from the start. It waits for its connector, at most the park time, then for
+a stream, then the bridge carries it. What goes wrong on the way ends it with a real RST, never a clean empty answer.
+"""
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..bridge import Bridge, Totals
+from ..errors import ConnectorAway, LimitReached, SocketwarpError
+from ..interfaces import Address, ISession, IStream
+from ..wire.dialect import DIALECTS
+from ..wire.preamble import Preamble
+from .connectors import Connectors
+from .events import Events, Field
+from .store import PortSpec
+
+
+@attrs.frozen
+class Limits:
+    """
+    What visitors may use. A visitor at 20 kB, all of them are 1 GB.
+
+    :ivar total: visitors at a time, of all ports together; ``perPort``: of each port.
+    :ivar parkSeconds: how long a visitor waits for its connector to come back.
+    :ivar openSeconds: how long it waits for a stream when the connector's stream limit is reached.
+    """
+
+    total: int = 50_000
+    perPort: int = 20_000
+    parkSeconds: float = 5.0
+    openSeconds: float = 10.0
+
+
+@attrs.define(eq=False)
+class Visitor:
+    """
+    One connection to an entry port.
+
+    :ivar connectionId: names it in events, and in the preamble.
+    :ivar bridge: its protocol.
+    :ivar ended: fires, never fails, when it is gone.
+    """
+
+    connectionId: str
+    address: Address
+    spec: PortSpec
+    _clock: IReactorTime
+    _connectors: Connectors
+    _events: Events
+    _limits: Limits
+    _since: float = attrs.field(init=False)
+    _coming: Deferred[None] | None = attrs.field(default=None, init=False)
+    _joined: bool = attrs.field(default=False, init=False)
+    bridge: Bridge = attrs.field(init=False)
+    ended: Deferred[None] = attrs.field(init=False)
+
+    _log = Logger(namespace="socketwarp.listener.visitors")
+
+    def __attrs_post_init__(self) -> None:
+        self._since = self._clock.seconds()
+        self.bridge = Bridge(self._clock)
+        self.ended = self.bridge.ended.addCallback(self._over)
+
+    def carry(self) -> None:
+        """Find the session, open a stream, join it to the visitor."""
+        self._coming = self._findSession().addCallback(self._open).addErrback(self._failed)
+
+    def _findSession(self) -> Deferred[ISession]:
+        seconds = self._limits.parkSeconds
+        away = ConnectorAway(f"no connector of {self.spec.uid} came within {seconds:g} s")
+        return self._connectors.whenConnected(self.spec.uid).addTimeout(seconds, self._clock, _inTime(away))
+
+    def _open(self, session: ISession) -> Deferred[None]:
+        seconds = self._limits.openSeconds
+        full = LimitReached(f"the connector of {self.spec.uid} took no further stream within {seconds:g} s")
+        opened = session.openStream().addTimeout(seconds, self._clock, _inTime(full))
+        return opened.addCallback(self._join, session)
+
+    def _join(self, stream: IStream, session: ISession) -> Deferred[None]:
+        dialect = DIALECTS[session.protocol]
+        self._joined = True
+        self._events.emit("visitor.connected", session=session.sessionId, **self._who())
+        try:
+            stream.write(dialect.formatPreamble(self._preamble()))
+        except SocketwarpError as error:
+            stream.abort(error.streamCode)
+            raise
+        return self.bridge.join(stream, dialect.answerParser()).addCallback(lambda _: None)
+
+    def _preamble(self) -> Preamble:
+        return Preamble(self.connectionId, self.spec.dialHost, self.spec.targetPort, self.address, self.spec.port)
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, CancelledError):
+            return
+        if not isinstance(error, SocketwarpError):
+            self._log.failure("{connection} failed", failure, connection=self.connectionId)
+            error = SocketwarpError("a fault of the listener; its log says more")
+        self.bridge.abort(error)
+
+    def refuse(self, error: SocketwarpError) -> None:
+        """End it with RST, whatever it is doing."""
+        self.bridge.abort(error)
+
+    def _over(self, totals: Totals) -> None:
+        # A visitor that goes away gives up what it waits for.
+        if self._coming is not None:
+            self._coming.cancel()
+        if not self._joined:
+            reason = "the visitor went away" if totals.error is None else str(totals.error)
+            self._events.emit("visitor.refused", code=totals.ending, reason=reason, **self._who())
+            return
+        self._events.emit(
+            "visitor.ended",
+            seconds=round(self._clock.seconds() - self._since, 3),
+            bytesIn=totals.toStream,
+            bytesOut=totals.toTcp,
+            code=totals.ending,
+            reason=totals.ending if totals.error is None else str(totals.error),
+            **self._who(),
+        )
+
+    def _who(self) -> dict[str, Field]:
+        host, port = self.address
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return {"connection": self.connectionId, "address": address, "port": self.spec.port, "uid": self.spec.uid}
+
+
+def _inTime(error: SocketwarpError) -> Callable[[object, float], Failure]:
+    """What `Deferred.addTimeout` answers when it was too late: the error, unless somebody else cancelled."""
+
+    def late(result: object, seconds: float) -> Failure:
+        return Failure(error)
+
+    return late

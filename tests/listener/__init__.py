@@ -1,0 +1,1 @@
+"""Tests of the listener, one module for each of its modules."""
