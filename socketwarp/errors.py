@@ -315,3 +315,21 @@ class RequestTooLarge(BadRequest):
     code = "request-too-large"
     status = 413
     streamCode = Code.LIMIT
+
+
+class EnrolmentRefused(SocketwarpError):
+    """The SCEP server gives this client no certificate: wrong or used secret, or client not in a state to get one."""
+
+    code = "enrolment-refused"
+    status = 403
+    streamCode = Code.DENIED
+    exitCode = EX_NOPERM
+
+
+class EnrolmentFault(SocketwarpError):
+    """The SCEP server couldn't be reached, or what it sent makes no sense; nothing was written."""
+
+    code = "enrolment-fault"
+    status = 503
+    streamCode = Code.VERIFIER_FAULT
+    exitCode = EX_UNAVAILABLE
