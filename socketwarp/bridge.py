@@ -13,15 +13,7 @@ from typing import Any, TypeVar, cast
 import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IConsumer,
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IReactorTime,
-    ITCPTransport,
-    ITransport,
-)
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -36,6 +28,7 @@ from .errors import (
     StreamReset,
 )
 from .interfaces import IStream, IStreamReceiver, Piece
+from .watches import IdleWatch, IHangups, ITcp, TcpProducer
 from .wire.cutting import Parser
 
 #: Seconds that the last bytes may take to a TCP reader once both directions of the stream have ended; then it is reset.
@@ -46,14 +39,8 @@ LINGER = 120.0
 DISCARD = 5.0
 #: Seconds that the peer has to reset a stream whose dial was refused.
 REFUSAL = 5.0
-#: The idle time-out is looked at so many times in its time, so it comes at most a quarter late.
-IDLE_CHECKS = 4
 
 T = TypeVar("T")
-
-
-class ITcp(ITCPTransport, IConsumer, IPushProducer):
-    """What Twisted's TCP transports are."""
 
 
 @attrs.frozen
@@ -76,28 +63,32 @@ class Totals:
         return "finished" if self.error is None else self.error.code
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol)
 class Bridge(Protocol):
     """
-    A TCP connection's protocol that carries it over a stream. As `IPushProducer` it is the stream's producer.
+    A TCP connection's protocol that carries it over a stream.
 
     :ivar ended: fires with `Totals`, and never fails, once both sides are gone.
     """
 
-    def __init__(self, clock: IReactorTime, idle: float | None = None) -> None:
-        """:param idle: seconds without a byte in either direction after which the bridge ends; `None` for no limit."""
+    def __init__(self, clock: IReactorTime, idle: float | None = None, hangups: IHangups | None = None) -> None:
+        """
+        :param idle: seconds without a byte in either direction after which the bridge ends; `None` for no limit.
+        :param hangups: told of RST while TCP isn't read. Without, such an RST is noticed with the next read or write.
+        """
         self.ended: Deferred[Totals] = Deferred()
         self._clock = clock
         self._idle = idle
+        self._idleWatch: IdleWatch | None = None
+        self._deadline: IDelayedCall | None = None
+        self._reading = TcpProducer(hangups, self._hungUp)
         self._tcp: ITcp | None = None
         self._stream: IStream | None = None
         self._receiver = _Receiver(self)
         self._error: SocketwarpError | None = None
-        self._timers: dict[str, IDelayedCall] = {}
         self._toStream = 0
         self._early: list[bytes] = []
         self._discarding = False  # nobody wants what TCP still sends
-        self._tcpAtEnd = False  # TCP's FIN has come
         self._tcpShut = False  # our FIN to TCP has gone, after all bytes
         self._tcpOver = False
         self._streamShut = False  # the stream takes no more: our FIN, or the peer's STOP_SENDING
@@ -123,7 +114,7 @@ class Bridge(Protocol):
     def finish(self) -> None:
         """Act as if TCP's FIN had come: its bytes so far are carried, what it still sends is read and dropped."""
         self._discarding = True
-        self.resumeProducing()
+        self._reading.resumeProducing()
         self._endToStream()
 
     def refuse(self, error: SocketwarpError, answer: bytes) -> None:
@@ -138,7 +129,7 @@ class Bridge(Protocol):
         self._stream.write(answer)
         self._stream.loseWriteConnection()
         self._streamShut = True
-        self._schedule("refusal", REFUSAL, lambda: self.abort(error))
+        self._setDeadline(REFUSAL, self.abort, error)
 
     def abort(self, error: SocketwarpError) -> None:
         """End both sides at once: RST for TCP, reset with the error's code for the stream. The first error counts."""
@@ -160,6 +151,7 @@ class Bridge(Protocol):
             tcp.abortConnection()
             return
         self._tcp = tcp
+        self._reading.begin(tcp)
         tcp.setTcpNoDelay(True)
         self._startToStream()
         self.startToTcp()
@@ -173,43 +165,32 @@ class Bridge(Protocol):
             self._stream.write(data)
         else:
             self._early.append(data)
-            self.pauseProducing()
+            self._reading.pauseProducing()
 
     def readConnectionLost(self) -> None:
         """FIN from TCP."""
-        self._tcpAtEnd = True
+        self._reading.end()
         self._endToStream()
         self._closeTcp()
 
     def writeConnectionLost(self) -> None:
         """Our FIN to TCP has gone out, and all bytes before it."""
         self._tcpShut = True
-        if self._discarding and not self._tcpAtEnd:
-            self._schedule("close", DISCARD, self.readConnectionLost)
+        if self._discarding and not self._reading.atEnd:
+            self._setDeadline(DISCARD, self.readConnectionLost)  # as if FIN had come
         self._closeTcp()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The TCP connection is gone."""
         self._tcpOver = True
-        self._unschedule("close")
-        if not (self._tcpAtEnd and self._tcpShut):
+        self._clearDeadline()
+        self._reading.forget()
+        if not (self._reading.atEnd and self._tcpShut):
             self.abort(ConnectionReset(f"the TCP connection broke: {reason.getErrorMessage()}"))
         self._checkEnded()
 
-    # As the stream's producer.
-
-    def pauseProducing(self) -> None:
-        """Read no more from TCP for now."""
-        if self._tcp is not None:
-            self._tcp.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Read from TCP again; once its FIN has come, Twisted would take a resumption for another one."""
-        if self._tcp is not None and not self._tcpAtEnd:
-            self._tcp.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """Nothing: the stream's receiver is told how the stream ended, and acts on that."""
+    def _hungUp(self) -> None:
+        self.abort(ConnectionReset("the TCP connection was reset"))
 
     # TCP to stream.
 
@@ -217,15 +198,15 @@ class Bridge(Protocol):
         """Both sides are there, or not yet: let TCP's bytes flow."""
         if self._tcp is None or self._stream is None:
             return
-        self.resumeProducing()
+        self._reading.resumeProducing()
         if self._idle is not None:
-            self._watchIdle(self._idle, 0, 0)
+            self._idleWatch = IdleWatch(self._clock, self._idle, self._moved, self._isIdle)
         if self._streamShut:
             return
-        self._stream.registerProducer(self, True)
+        self._stream.registerProducer(self._reading, True)
         early, self._early = self._early, []
         self._stream.writeSequence(early)
-        if self._tcpAtEnd or self._discarding:
+        if self._reading.atEnd or self._discarding:
             self._endToStream()
 
     def _endToStream(self) -> None:
@@ -248,7 +229,7 @@ class Bridge(Protocol):
             self._streamShut = self._discarding = True
             if self._tcp is not None and self._stream is not None:
                 self._stream.unregisterProducer()
-            self.resumeProducing()
+            self._reading.resumeProducing()
             self.lingerIfDone()
 
     def startToTcp(self) -> None:
@@ -261,7 +242,7 @@ class Bridge(Protocol):
         """Both directions of the stream have ended, or not yet: TCP's reader may not take forever for the rest."""
         if self._streamShut and self._receiver.atEnd and not self._tcpShut:
             stalled = ReaderStalled(f"the last bytes were not taken within {LINGER:.0f} s")
-            self._schedule("close", LINGER, lambda: self.abort(stalled))
+            self._setDeadline(LINGER, self.abort, stalled)
 
     def streamLost(self, reason: Failure) -> None:
         """The stream is over."""
@@ -274,45 +255,33 @@ class Bridge(Protocol):
 
     def _closeTcp(self) -> None:
         """Twisted keeps a connection open that has ended both ways."""
-        if self._tcpAtEnd and self._tcpShut and self._tcp is not None:
+        if self._reading.atEnd and self._tcpShut and self._tcp is not None:
             self._tcp.loseConnection()
 
     def _checkEnded(self) -> None:
         tcpGone = self._tcpOver or (self._tcp is None and self._error is not None)
         streamGone = self._streamOver or (self._stream is None and self._error is not None)
         if tcpGone and streamGone and not self.ended.called:
-            for name in list(self._timers):
-                self._unschedule(name)
+            self._clearDeadline()
+            if self._idleWatch is not None:
+                self._idleWatch.stop()
             self.ended.callback(Totals(self._toStream, self._receiver.count, self._error))
 
     # Time.
 
-    def _schedule(self, name: str, seconds: float, action: Callable[[], object]) -> None:
-        """Run `action` later, instead of what was scheduled under that name before."""
-        self._unschedule(name)
+    def _setDeadline(self, seconds: float, action: Callable[..., object], *arguments: object) -> None:
+        self._clearDeadline()
+        self._deadline = self._clock.callLater(seconds, action, *arguments)
 
-        def run() -> None:
-            del self._timers[name]
-            action()
+    def _clearDeadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
 
-        self._timers[name] = self._clock.callLater(seconds, run)
+    def _moved(self) -> int:
+        return self._toStream + self._receiver.count
 
-    def _unschedule(self, name: str) -> None:
-        if name in self._timers:
-            self._timers.pop(name).cancel()
-
-    def _watchIdle(self, limit: float, seen: int, quiet: int) -> None:
-        """Count the checks at which nothing had moved since the one before; nothing is noted for each byte."""
-
-        def check() -> None:
-            moved = self._toStream + self._receiver.count
-            now = quiet + 1 if moved == seen else 0
-            if now == IDLE_CHECKS:
-                self.abort(ConnectionIdle(f"no byte passed for {limit:g} s"))
-            else:
-                self._watchIdle(limit, moved, now)
-
-        self._schedule("idle", limit / IDLE_CHECKS, check)
+    def _isIdle(self) -> None:
+        self.abort(ConnectionIdle(f"no byte passed for {self._idle:g} s"))
 
 
 @implementer(IStreamReceiver)
@@ -331,7 +300,7 @@ class _Receiver:
         self._stream: IStream | None = None
         self._tcp: ITcp | None = None  # set once bytes may flow
         self._early: list[Piece] = []
-        # Any: the parser's result only passes through here; expect() ties the types together.
+        # Any: the parser's result only passes through here; begin() ties the types together.
         self._parser: Parser[Any] | None = None
         self._parsed: Deferred[Any] | None = None
         self._paused = False  # by us, because TCP isn't there

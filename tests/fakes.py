@@ -2,8 +2,8 @@
 In-memory sessions and streams that behave as `socketwarp.interfaces` says, for tests of what stands on them.
 
 Nothing arrives while it is being sent: each action asks the clock for a turn (``callLater(0, …)``), and the turn
-carries what there is, as far as windows allow. `settle` gives a `Clock` turns until all is quiet; a real reactor does it
-by itself.
+carries what there is, as far as windows allow. `settle` gives a `Clock` turns until all is quiet; a real reactor needs
+no help.
 """
 
 from collections import deque

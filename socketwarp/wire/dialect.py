@@ -10,7 +10,7 @@ from typing import Protocol
 
 import attrs
 
-from ..errors import TargetError
+from ..errors import SocketwarpError
 from .cutting import Immediate, Parser
 from .preamble import Preamble, Preamble29Parser, formatPreamble29
 
@@ -46,7 +46,7 @@ class Dialect(Protocol):
     def formatDialled(self, dialled: Dialled) -> bytes:
         """What the connector sends before the target's bytes; may be empty."""
 
-    def formatRefusal(self, error: TargetError) -> bytes:
+    def formatRefusal(self, error: SocketwarpError) -> bytes:
         """What the connector sends instead, before it ends the stream; may be empty."""
 
     def answerParser(self) -> Parser[Dialled]:
@@ -74,7 +74,7 @@ class Hq29:
         """Nothing: the target's bytes are the answer."""
         return b""
 
-    def formatRefusal(self, error: TargetError) -> bytes:
+    def formatRefusal(self, error: SocketwarpError) -> bytes:
         """Nothing: the stream's reset is the answer."""
         return b""
 
