@@ -1,0 +1,143 @@
+"""
+CUBIC congestion control (RFC 9438) with slow start (RFC 9002 §7.3.1), window validation (§7.8) and pacing (§7.7).
+
+Pure arithmetic over bytes and seconds; knows no packets.
+"""
+
+import math
+
+#: RFC 9438 §5: the cubic's scale, and the window after a loss as a share of the one before.
+C = 0.4
+BETA = 0.7
+
+#: RFC 9002 §7.2: windows in datagrams, at the start and at the least.
+INITIAL_WINDOW = 10
+MINIMUM_WINDOW = 2
+
+#: Pacing (RFC 9002 §7.7) begins at this smoothed round-trip time, in seconds. Below it the reactor's timers, with a
+#: millisecond's resolution, would hold packets back for longer than the path does.
+PACING_RTT = 0.004
+
+#: The pacing rate as a multiple of window / round-trip time, and in slow start, where the window doubles in each.
+PACING_GAIN = 1.25
+SLOW_START_GAIN = 2.0
+
+#: A paced burst, in seconds at the pacing rate, and in datagrams at the least.
+BURST_SECONDS = 0.002
+BURST_DATAGRAMS = 10
+
+
+class Cubic:
+    """
+    The congestion window of one path.
+
+    :ivar window: bytes that may be in flight.
+    :ivar inFlight: bytes that are.
+    :ivar isLimiting: whether the window, not the application or flow control, kept the sender from sending more when it
+        stopped last; only then does an acknowledgement make the window grow (RFC 9002 §7.8).
+    """
+
+    def __init__(self, datagramSize: int) -> None:
+        self.inFlight = 0
+        self.isLimiting = True
+        self.restart(datagramSize)
+
+    def restart(self, datagramSize: int) -> None:
+        """Begin again, on a new path (RFC 9000 §9.4)."""
+        self.datagramSize = datagramSize
+        self.window = INITIAL_WINDOW * datagramSize
+        self.threshold = math.inf
+        self._recoveryStart = -math.inf
+        self._epochStart: float | None = None
+        self._maximum = 0.0
+        self._estimate = 0.0
+
+    @property
+    def isInSlowStart(self) -> bool:
+        """Whether the window grows with each byte acknowledged."""
+        return self.window < self.threshold
+
+    def onAcknowledged(self, size: int, sentTime: float, now: float, rtt: float) -> None:
+        """`size` bytes, the last of them sent at `sentTime`, have been acknowledged."""
+        self.inFlight -= size
+        if not self.isLimiting or sentTime <= self._recoveryStart:
+            return
+        if self.isInSlowStart:
+            self.window += size
+        else:
+            self._grow(size, now, rtt)
+
+    def _grow(self, size: int, now: float, rtt: float) -> None:
+        """Congestion avoidance, RFC 9438 §4.2 to 4.5, with windows in datagrams as there."""
+        window = self.window / self.datagramSize
+        if self._epochStart is None:
+            self._epochStart = now
+            self._maximum = max(self._maximum, window)
+            self._k = math.cbrt((self._maximum - window) / C)
+            self._estimate = window
+        target = C * (now - self._epochStart + rtt - self._k) ** 3 + self._maximum
+        target = min(max(target, window), 1.5 * window)
+        acknowledged = size / self.datagramSize
+        alpha = 3 * (1 - BETA) / (1 + BETA) if self._estimate < self._maximum else 1.0
+        self._estimate += alpha * acknowledged / window
+        window += (target - window) * acknowledged / window
+        self.window = int(max(window, self._estimate) * self.datagramSize)
+
+    def onLost(self, size: int, sentTime: float, now: float) -> None:
+        """`size` bytes were lost, the last of them sent at `sentTime`: one reduction for each round trip (§7.3.2)."""
+        self.inFlight -= size
+        if sentTime <= self._recoveryStart:
+            return
+        self._recoveryStart = now
+        self._epochStart = None
+        window = self.window / self.datagramSize
+        # Fast convergence, RFC 9438 §4.7: leave room to flows that come later.
+        self._maximum = window * (1 + BETA) / 2 if window < self._maximum else window
+        self.window = max(int(self.window * BETA), MINIMUM_WINDOW * self.datagramSize)
+        self.threshold = self.window
+
+    def onPersistentCongestion(self) -> None:
+        """Everything sent for longer than three probe time-outs was lost (RFC 9002 §7.6.2)."""
+        self.window = MINIMUM_WINDOW * self.datagramSize
+        self._recoveryStart = -math.inf
+        self._epochStart = None
+
+    def onExpired(self, size: int) -> None:
+        """`size` bytes left the flight with nothing learnt of the path."""
+        self.inFlight -= size
+
+
+class Pacer:
+    """Spreads a window over the round-trip time: a token bucket, in bytes."""
+
+    def __init__(self) -> None:
+        self._rate = 0.0
+        self._burst = 0.0
+        self._tokens = 0.0
+        self._time = 0.0
+
+    def setRate(self, congestion: Cubic, rtt: float) -> None:
+        """Follow the window and the smoothed round-trip time; below `PACING_RTT` don't pace."""
+        if rtt < PACING_RTT:
+            self._rate = 0.0
+            return
+        gain = SLOW_START_GAIN if congestion.isInSlowStart else PACING_GAIN
+        self._rate = gain * congestion.window / rtt
+        self._burst = max(BURST_DATAGRAMS * congestion.datagramSize, self._rate * BURST_SECONDS)
+
+    def credit(self, now: float) -> float:
+        """Bytes that may be sent at `now`."""
+        if not self._rate:
+            return math.inf
+        self._tokens = min(self._burst, self._tokens + self._rate * (now - self._time))
+        self._time = now
+        return self._tokens
+
+    def onSent(self, size: int) -> None:
+        """`size` bytes were sent."""
+        if self._rate:
+            self._tokens -= size
+
+    def nextTime(self, now: float) -> float:
+        """When half a burst may be sent."""
+        return now + max(0.001, (self._burst / 2 - self._tokens) / self._rate) if self._rate else now

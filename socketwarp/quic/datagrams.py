@@ -1,0 +1,232 @@
+"""
+A UDP port as a reactor descriptor: batches both ways, segmentation offload, no fragments.
+
+UDP_SEGMENT cuts one `sendmsg` into up to 64 datagrams, UDP_GRO delivers up to 64 in one `recvmsg` (Linux udp(7)). Where
+the kernel lacks them, or a device refuses at run time, each datagram takes a call of its own.
+"""
+
+import errno
+import socket
+import struct
+from collections import deque
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import AddressUnavailable
+from .transmission import BYTES_PER_CALL, Transmission
+
+#: linux/udp.h; the socket module of Python 3.11 names neither.
+UDP_SEGMENT = 103
+UDP_GRO = 104
+
+#: linux/in.h and linux/in6.h: set DF, and send what is larger than a cached path MTU all the same (RFC 8899 §4.4).
+IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
+IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE = 23, 3
+
+#: `recvmsg` calls for one wake-up, so that a busy socket leaves time to others.
+READS_PER_TURN = 16
+
+#: Transmissions that may wait for the socket to take more; what comes beyond is dropped, as a router would.
+MAX_WAITING = 256
+
+#: Bytes asked for as socket buffers. The kernel doubles the number and caps it at net.core.rmem_max and wmem_max.
+SOCKET_BUFFER = 4 << 20
+
+_CONTROL_SPACE = socket.CMSG_SPACE(4)
+#: Errors that turn segmentation offload off: no checksum offload on the device, or no such option.
+_NO_OFFLOAD = (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP)
+
+log = Logger()
+
+
+class Handler(Protocol):
+    """Who takes datagrams."""
+
+    def datagramsReceived(self, datagrams: list[memoryview], address: Any) -> None:
+        """Datagrams that came from one socket address; the views are valid only during the call."""
+
+    def turnEnded(self) -> None:
+        """All that was there has been given: answer now."""
+
+    def writable(self) -> None:
+        """The port takes transmissions again."""
+
+
+class Descriptors(Protocol):
+    """What the port needs of a reactor: `IReactorFDSet`'s readers and writers."""
+
+    def addReader(self, reader: Any) -> None: ...  # Any: descriptors, which the reactor checks
+    def addWriter(self, writer: Any) -> None: ...
+    def removeReader(self, reader: Any) -> None: ...
+    def removeWriter(self, writer: Any) -> None: ...
+
+
+@implementer(IReadWriteDescriptor)
+class DatagramPort:
+    """
+    A bound UDP socket.
+
+    :ivar address: host and port that it is bound to, as the socket module gives them.
+    """
+
+    def __init__(self, reactor: Descriptors, handler: Handler, bound: socket.socket) -> None:
+        self._reactor = reactor
+        self._handler = handler
+        self._socket = bound
+        self._buffer = bytearray(65536)
+        self._view = memoryview(self._buffer)
+        self._waiting: deque[Transmission] = deque()
+        self._hasSegmentation = _enable(bound, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+        _enable(bound, socket.IPPROTO_UDP, UDP_GRO, 1)
+        self.address: Any = bound.getsockname()
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """What the reactor calls it."""
+        return "DatagramPort"
+
+    @property
+    def isBlocked(self) -> bool:
+        """Whether something waits for the socket."""
+        return bool(self._waiting)
+
+    def doRead(self) -> None:
+        """Take what has arrived."""
+        for _ in range(READS_PER_TURN):
+            try:
+                size, control, _, address = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # an ICMP error of an earlier datagram
+            if size:
+                self._handler.datagramsReceived(_split(self._view[:size], control), address)
+            if self._socket.fileno() < 0:
+                return
+        self._handler.turnEnded()
+
+    def send(self, transmission: Transmission) -> None:
+        """See `session.Sender`."""
+        if self._waiting or not self._trySend(transmission):
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(transmission)
+            self._reactor.addWriter(self)
+
+    def doWrite(self) -> None:
+        """The socket takes more."""
+        while self._waiting:
+            if not self._trySend(self._waiting[0]):
+                return
+            self._waiting.popleft()
+        self._reactor.removeWriter(self)
+        self._handler.writable()
+
+    def _trySend(self, transmission: Transmission) -> bool:
+        """Send all of it; false when the socket is full."""
+        pieces, segmentSize, address = transmission
+        if not self._hasSegmentation or len(pieces) <= 2:
+            return self._sendEach(transmission)
+        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", segmentSize))]
+        try:
+            self._socket.sendmsg(pieces, control, 0, address)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _NO_OFFLOAD:
+                self._hasSegmentation = False
+                log.warn("segmentation offload is switched off: {error}", error=error)
+                return self._sendEach(transmission)
+        return True
+
+    def _sendEach(self, transmission: Transmission) -> bool:
+        pieces, segmentSize, address = transmission
+        if len(pieces) > 2:
+            data = b"".join(pieces)
+            pieces = [memoryview(data)[i : i + segmentSize] for i in range(0, len(data), segmentSize)]
+        else:
+            pieces = [b"".join(pieces)]
+        for datagram in pieces:
+            try:
+                self._socket.sendto(datagram, address)
+            except BlockingIOError:
+                return False  # the ones before go out again: a receiver drops duplicates
+            except OSError:
+                continue  # too large for the path (EMSGSIZE), unreachable, …: lost, as far as QUIC knows
+        return True
+
+    def close(self) -> None:
+        """Close the socket; nothing more is called."""
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        self._waiting.clear()
+        self._socket.close()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor found the descriptor unusable."""
+        log.error("the UDP port failed: {reason}", reason=reason.getErrorMessage())
+
+
+def _split(data: memoryview, control: list[tuple[int, int, bytes]]) -> list[memoryview]:
+    """What one `recvmsg` brought, datagram by datagram."""
+    for level, kind, value in control:
+        if level == socket.IPPROTO_UDP and kind == UDP_GRO:
+            (size,) = struct.unpack_from("=i", value)
+            return [data[i : i + size] for i in range(0, len(data), size)]
+    return [data]
+
+
+def _enable(bound: socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        bound.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
+
+
+def bind(interface: str, port: int, bufferSize: int = SOCKET_BUFFER) -> socket.socket:
+    """
+    A UDP socket bound to `interface` (an IPv4 or IPv6 address; ``::`` takes IPv4 as well) and `port` (0: any free one).
+
+    :raises AddressUnavailable: naming the address and the system's reason.
+    """
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    try:
+        bound = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise AddressUnavailable(f"no UDP socket for {interface}: {error.strerror}") from error
+    try:
+        bound.setblocking(False)
+        _enable(bound, socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            _enable(bound, socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE)
+        bound.bind((interface, port))
+    except OSError as error:
+        bound.close()
+        raise AddressUnavailable(f"UDP {interface} port {port} can't be bound: {error.strerror}") from error
+    _setBuffers(bound, bufferSize)
+    return bound
+
+
+def _setBuffers(bound: socket.socket, size: int) -> None:
+    for option, forced in ((socket.SO_RCVBUF, 33), (socket.SO_SNDBUF, 32)):  # SO_RCVBUFFORCE, SO_SNDBUFFORCE: for root
+        if not _enable(bound, socket.SOL_SOCKET, forced, size):
+            bound.setsockopt(socket.SOL_SOCKET, option, size)
+        given = bound.getsockopt(socket.SOL_SOCKET, option) // 2
+        if given < size:
+            log.warn(
+                "UDP socket buffer: asked for {size} bytes, the kernel gave {given}; raise net.core.rmem_max and wmem_max",
+                size=size,
+                given=given,
+            )
+
+
+assert BYTES_PER_CALL <= 65_507

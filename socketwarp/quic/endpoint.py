@@ -1,0 +1,394 @@
+"""
+QUIC endpoints: a server that routes datagrams to sessions by connection id and decides whom to talk to, and a client.
+
+Before a client's address is validated, a server sends at most what RFC 9000 §8.1 allows, answers nothing under 1,200 bytes, and under
+load asks for a Retry before it spends a handshake.
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+from os import urandom
+from typing import Any, Protocol
+
+import attrs
+from aioquic._buffer import Buffer
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.packet import (
+    QuicHeader,
+    QuicPacketType,
+    QuicProtocolVersion,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+from aioquic.quic.retry import QuicRetryTokenHandler
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ..errors import Code, SessionLost
+from ..interfaces import Address, ICredentials, ISession, Role
+from .datagrams import SOCKET_BUFFER, DatagramPort, Descriptors, bind
+from .engine import Engine
+from .session import Session
+from .streams import Limits
+from .transmission import Transmission
+
+#: Bytes of the connection ids that we issue.
+CONNECTION_ID_SIZE = 8
+
+#: QUIC version 1 alone: what the original speaks.
+VERSIONS: list[int] = [QuicProtocolVersion.VERSION_1]
+
+#: Handshakes that may be unfinished at a time: one costs 84 KiB (measured) and a signature. Above the first number a client must
+#: show with a Retry that its address is its own (RFC 9000 §8.1.2), above the second it isn't heard.
+RETRY_THRESHOLD = 32
+MAX_HANDSHAKES = 1024
+
+log = Logger()
+
+
+class Reactor(Descriptors, Protocol):
+    """What the endpoints need of a reactor: `IReactorFDSet` and `IReactorTime`."""
+
+    def seconds(self) -> float: ...
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Any: ...
+
+
+@attrs.frozen
+class TransportSettings:
+    """
+    How QUIC is spoken.
+
+    :ivar idleTimeout: seconds of silence after which a session is given up; ``keepAlive``: seconds between PINGs at the most.
+    :ivar handshakeTimeout: seconds.
+    :ivar streamWindow: bytes that may wait unread on one stream; ``sessionWindow``: on all streams of a session.
+    :ivar streamLimit: streams that the peer may have open at a time.
+    :ivar socketBuffer: bytes to ask the kernel for, each way.
+    """
+
+    idleTimeout: float = 60.0
+    keepAlive: float = 50.0
+    handshakeTimeout: float = 10.0
+    streamWindow: int = 1 << 20
+    sessionWindow: int = 8 << 20
+    streamLimit: int = 10_000
+    socketBuffer: int = SOCKET_BUFFER
+
+
+def _configuration(
+    credentials: ICredentials, protocols: Sequence[str], settings: TransportSettings, serverName: str | None
+) -> QuicConfiguration:
+    leaf, *intermediates = credentials.chain
+    return QuicConfiguration(
+        alpn_protocols=list(protocols),
+        is_client=serverName is not None,
+        idle_timeout=settings.idleTimeout,
+        connection_id_length=CONNECTION_ID_SIZE,
+        server_name=serverName,
+        supported_versions=VERSIONS,
+        certificate=leaf,
+        certificate_chain=intermediates,
+        private_key=credentials.privateKey,
+        cadata=credentials.roots,
+    )
+
+
+def _engine(
+    credentials: ICredentials,
+    protocols: Sequence[str],
+    settings: TransportSettings,
+    serverName: str | None,
+    **arguments: Any,  # Any: see Engine
+) -> Engine:
+    peer: Role = "client" if serverName is None else "server"
+    return Engine(
+        _configuration(credentials, protocols, settings, serverName),
+        lambda chain: credentials.checkPeer(chain, peer, serverName),
+        Limits(settings.streamWindow, settings.sessionWindow, settings.streamLimit),
+        **arguments,
+    )
+
+
+class QuicServer:
+    """
+    A UDP port that accepts sessions.
+
+    :ivar credentials: for sessions from now on; may be replaced at any time.
+    :param onSession: called with each session whose TLS is done, with a client certificate that `credentials` accepts.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        credentials: ICredentials,
+        protocols: Sequence[str],
+        settings: TransportSettings,
+        onSession: Callable[[ISession], None],
+    ) -> None:
+        self.credentials = credentials
+        self._reactor = reactor
+        self._protocols = protocols
+        self._settings = settings
+        self._onSession = onSession
+        self._routes: dict[bytes, Session] = {}
+        self._sessions: dict[Session, list[bytes]] = {}
+        self._touched: dict[Session, None] = {}
+        self._retry = QuicRetryTokenHandler()
+        self._port: DatagramPort | None = None
+        self._stopped: Deferred[None] | None = None
+
+    def listen(self, interface: str, port: int) -> None:
+        """
+        Bind and begin.
+
+        :raises AddressUnavailable: see `datagrams.bind`.
+        """
+        self._port = DatagramPort(self._reactor, self, bind(interface, port, self._settings.socketBuffer))
+
+    @property
+    def address(self) -> Address:
+        """What the port is bound to."""
+        assert self._port is not None, "not listening"
+        return self._port.address[0], self._port.address[1]
+
+    def stop(self) -> "Deferred[None]":
+        """Close all sessions; fires when the last is gone and the socket closed."""
+        self._stopped = Deferred()
+        for session in list(self._sessions):
+            session.close(Code.SHUTDOWN, "the listener stops")
+        self._finishIfEmpty()
+        return self._stopped
+
+    def _finishIfEmpty(self) -> None:
+        if self._stopped is not None and not self._stopped.called and not self._sessions:
+            if self._port is not None:
+                self._port.close()
+            self._stopped.callback(None)
+
+    # datagrams.Handler
+
+    def datagramsReceived(self, datagrams: list[memoryview], address: Any) -> None:
+        """See `datagrams.Handler`."""
+        start = 0
+        session = self._find(datagrams[0])
+        for index, datagram in enumerate(datagrams):
+            other = self._find(datagram)
+            if other is not session or other is None:
+                self._give(session, datagrams[start:index], address)
+                session, start = other or self._admit(datagram, address), index
+        self._give(session, datagrams[start:], address)
+
+    def _find(self, datagram: memoryview) -> Session | None:
+        if datagram[0] & 0x80:
+            size = datagram[5] if len(datagram) > 5 else 0
+            return self._routes.get(bytes(datagram[6 : 6 + size]))
+        return self._routes.get(bytes(datagram[1 : 1 + CONNECTION_ID_SIZE]))
+
+    def _give(self, session: Session | None, datagrams: list[memoryview], address: Any) -> None:
+        if session is not None and datagrams:
+            session.receive(datagrams, address)
+            self._touched[session] = None
+
+    def turnEnded(self) -> None:
+        """See `datagrams.Handler`."""
+        while self._touched:
+            session, _ = self._touched.popitem()
+            session.turn()
+
+    def writable(self) -> None:
+        """See `datagrams.Handler`."""
+        for session in list(self._sessions):
+            session.turn()
+
+    # Admission
+
+    def _admit(self, datagram: memoryview, address: Any) -> Session | None:
+        """A session for a client's first datagram, if it is one and there is room; else say what RFC 9000 says."""
+        if self._stopped is not None or len(datagram) < SMALLEST_MAX_DATAGRAM_SIZE or not datagram[0] & 0x80:
+            return None
+        try:
+            header = pull_quic_header(Buffer(data=bytes(datagram)), host_cid_length=CONNECTION_ID_SIZE)
+        except ValueError:
+            return None
+        if header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
+            return None
+        if header.version not in VERSIONS:
+            self._answer(
+                encode_quic_version_negotiation(
+                    source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=VERSIONS
+                ),
+                address,
+            )
+            return None
+        if header.packet_type != QuicPacketType.INITIAL:
+            return None
+        return self._admitInitial(header, address)
+
+    def _admitInitial(self, header: QuicHeader, address: Any) -> Session | None:
+        unfinished = sum(1 for session in self._sessions if not session.isEstablished)
+        if unfinished >= MAX_HANDSHAKES:
+            return None
+        original, retrySource = header.destination_cid, None
+        if header.token:
+            try:
+                original = self._retry.validate_token(
+                    address=address,
+                    destination_cid=header.destination_cid,
+                    token=header.token,
+                    now=self._reactor.seconds(),
+                )
+            except ValueError:
+                return None  # RFC 9000 §8.1.3 allows to drop it; the client starts anew
+            retrySource = header.destination_cid
+        elif unfinished >= RETRY_THRESHOLD:
+            self._sendRetry(header, address)
+            return None
+        return self._begin(header.destination_cid, original, retrySource)
+
+    def _sendRetry(self, header: QuicHeader, address: Any) -> None:
+        source = urandom(CONNECTION_ID_SIZE)
+        token = self._retry.create_token(
+            address=address,
+            original_destination_connection_id=header.destination_cid,
+            retry_source_connection_id=source,
+            now=self._reactor.seconds(),
+        )
+        self._answer(
+            encode_quic_retry(
+                version=VERSIONS[0],
+                source_cid=source,
+                destination_cid=header.source_cid,
+                original_destination_cid=header.destination_cid,
+                retry_token=token,
+            ),
+            address,
+        )
+
+    def _begin(self, destination: bytes, original: bytes, retrySource: bytes | None) -> Session:
+        assert self._port is not None
+        engine = _engine(
+            self.credentials,
+            self._protocols,
+            self._settings,
+            None,
+            original_destination_connection_id=original,
+            retry_source_connection_id=retrySource,
+        )
+        session = Session(
+            engine,
+            self._port,
+            self,
+            self._reactor,  # type: ignore[arg-type]  # a reactor provides IReactorTime
+            self._settings.keepAlive,
+            self._settings.handshakeTimeout,
+            self._onSession,
+        )
+        self._sessions[session] = []
+        self.addRoute(destination, session)
+        self.addRoute(engine.host_cid, session)
+        return session
+
+    def _answer(self, datagram: bytes, address: Any) -> None:
+        assert self._port is not None
+        self._port.send(Transmission([datagram], len(datagram), address))
+
+    # session.Routes
+
+    def addRoute(self, connectionId: bytes, session: Session) -> None:
+        """See `session.Routes`."""
+        if session in self._sessions:
+            self._routes[connectionId] = session
+            self._sessions[session].append(connectionId)
+
+    def removeRoute(self, connectionId: bytes) -> None:
+        """See `session.Routes`."""
+        session = self._routes.pop(connectionId, None)
+        if session is not None:
+            self._sessions[session].remove(connectionId)
+
+    def sessionEnded(self, session: Session) -> None:
+        """See `session.Routes`."""
+        for connectionId in self._sessions.pop(session, []):
+            self._routes.pop(connectionId, None)
+        self._touched.pop(session, None)
+        self._finishIfEmpty()
+
+
+class _Client:
+    """One session, and the UDP socket that is its own."""
+
+    def __init__(self, reactor: Reactor, address: Address, engine: Engine, settings: TransportSettings) -> None:
+        self._port = self._bind(reactor, address, settings)
+        self._established: Deferred[ISession] = Deferred(lambda _: self._session.close(Code.NO_ERROR, "given up"))
+        self._session = Session(
+            engine,
+            self._port,
+            self,
+            reactor,  # type: ignore[arg-type]  # a reactor provides IReactorTime
+            settings.keepAlive,
+            settings.handshakeTimeout,
+            self._onEstablished,
+        )
+
+    def _bind(self, reactor: Reactor, address: Address, settings: TransportSettings) -> DatagramPort:
+        interface = "::" if socket.has_ipv6 and ":" in address[0] else "0.0.0.0"
+        return DatagramPort(reactor, self, bind(interface, 0, settings.socketBuffer))
+
+    def connect(self, engine: Engine, address: Address, now: float) -> "Deferred[ISession]":
+        """Send the first datagram."""
+        target: Any = (*address, 0, 0) if ":" in address[0] else address
+        engine.connect(target, now)
+        self._session.whenClosed().addCallback(self._onClosed)
+        self._session.turn()
+        return self._established
+
+    def _onEstablished(self, session: Session) -> None:
+        if not self._established.called:
+            self._established.callback(session)
+
+    def _onClosed(self, error: SessionLost) -> None:
+        if not self._established.called:
+            self._established.errback(error)
+
+    def datagramsReceived(self, datagrams: list[memoryview], address: Any) -> None:
+        """See `datagrams.Handler`."""
+        self._session.receive(datagrams, address)
+
+    def turnEnded(self) -> None:
+        """See `datagrams.Handler`."""
+        self._session.turn()
+
+    def writable(self) -> None:
+        """See `datagrams.Handler`."""
+        self._session.turn()
+
+    def addRoute(self, connectionId: bytes, session: Session) -> None:
+        """See `session.Routes`: everything that comes is for the one session."""
+
+    def removeRoute(self, connectionId: bytes) -> None:
+        """See `session.Routes`."""
+
+    def sessionEnded(self, session: Session) -> None:
+        """See `session.Routes`."""
+        self._port.close()
+
+
+def connect(
+    reactor: Reactor,
+    address: Address,
+    serverName: str,
+    credentials: ICredentials,
+    protocols: Sequence[str],
+    settings: TransportSettings,
+) -> "Deferred[ISession]":
+    """
+    Connect to a server.
+
+    :param address: an IP address and a UDP port.
+    :param serverName: what the server's certificate must be for, a name or an address.
+    :return: fires with the session when the server has accepted our certificate at the TLS level. Fails with
+        `SessionLost`; its ``errorCode`` is 0x100 plus the TLS alert's number when TLS refused. Cancelling gives up.
+    :raises AddressUnavailable: no UDP socket can be had.
+    """
+    engine = _engine(credentials, protocols, settings, serverName)
+    return _Client(reactor, address, engine, settings).connect(engine, address, reactor.seconds())

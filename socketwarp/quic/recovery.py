@@ -1,0 +1,310 @@
+"""
+Loss detection and round-trip times (RFC 9002), over runs of packets instead of packets.
+
+`Recovery` stands in for the engine's own recovery, so the names of the methods that the engine calls, and their arguments, are its; the state of
+a packet number space stays in its `QuicPacketSpace`. Runs are kept in the order of their packet numbers; an
+acknowledgement costs as much as there are runs below the largest number acknowledged, however many packets they hold.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
+from aioquic.quic.rangeset import RangeSet
+from aioquic.quic.recovery import QuicPacketSpace
+
+from .congestion import Cubic, Pacer
+from .flight import Sent
+
+#: RFC 9002 §6.1.1, §6.1.2 and §7.6.1.
+PACKET_THRESHOLD = 3
+TIME_THRESHOLD = 9 / 8
+GRANULARITY = 0.001
+PERSISTENT_CONGESTION_THRESHOLD = 3
+
+#: RFC 9002 §6.2.2: the first probe time-out's base, in seconds. Lower than the RFC's 333 ms (SHOULD), as the engine's.
+INITIAL_RTT = 0.1
+
+#: Probes back off to this exponent: at most 2**6 probe time-outs apart, so that a path silent for 20 s is found again soon.
+MAX_PTO_EXPONENT = 6
+
+
+class SinglePacket:
+    """A packet of the ordinary path as a run of one, see `flight.Sent`."""
+
+    __slots__ = ("first", "isAckEliciting", "isCrypto", "isInFlight", "last", "packet", "sentTime", "size")
+
+    def __init__(self, packet: QuicSentPacket) -> None:
+        self.packet = packet
+        self.isAckEliciting = packet.is_ack_eliciting
+        self.isInFlight = packet.in_flight
+        self.isCrypto = packet.is_crypto_packet
+        self.first = self.last = packet.packet_number
+        self.sentTime = packet.sent_time or 0.0
+        self.size = packet.sent_bytes
+
+    def split(self, packetNumber: int) -> Sent:
+        raise ValueError("a single packet can't be split")
+
+    def onAcknowledged(self) -> None:
+        for handler, arguments in self.packet.delivery_handlers:
+            handler(QuicDeliveryState.ACKED, *arguments)
+
+    def onLost(self) -> None:
+        for handler, arguments in self.packet.delivery_handlers:
+            handler(QuicDeliveryState.LOST, *arguments)
+
+
+class Recovery:
+    """
+    What was sent on a connection and has not been acknowledged.
+
+    :ivar lostPackets: packets declared lost so far, for statistics.
+    :ivar probes: packets that may be sent beyond the congestion window because a probe time-out fired (§6.2.4).
+    """
+
+    def __init__(self, datagramSize: int, sendProbe: Callable[[], None]) -> None:
+        self.handshake_confirmed = False
+        self.peer_completed_address_validation = False
+        self.max_ack_delay = 0.025
+        self.congestion = Cubic(datagramSize)
+        self.pacer = Pacer()
+        self.lostPackets = 0
+        self.probes = 0
+        self.smoothedRtt: float | None = None
+        self._sendProbe = sendProbe
+        self._spaces: list[QuicPacketSpace] = []
+        self._sent: dict[QuicPacketSpace, deque[Sent]] = {}
+        self._rttVariance = 0.0
+        self._rttLatest = 0.0
+        self._rttMinimum = math.inf
+        self._firstSampleTime = 0.0
+        self._ptoCount = 0
+        self._lastAckElicitingTime = 0.0
+
+    @property
+    def spaces(self) -> list[QuicPacketSpace]:
+        """The packet number spaces: Initial, Handshake, application data."""
+        return self._spaces
+
+    @spaces.setter
+    def spaces(self, spaces: list[QuicPacketSpace]) -> None:
+        self._spaces = spaces
+        self._sent = {space: deque() for space in spaces}
+
+    @property
+    def congestion_window(self) -> int:
+        return self.congestion.window
+
+    @property
+    def bytes_in_flight(self) -> int:
+        return self.congestion.inFlight
+
+    def discard_space(self, space: QuicPacketSpace) -> None:
+        """Forget a space whose keys are gone (RFC 9002 §6.4)."""
+        for run in self._sent[space]:
+            if run.isInFlight:
+                self.congestion.onExpired(run.size)
+        self._sent[space].clear()
+        space.ack_at = space.loss_time = None
+        space.ack_eliciting_in_flight = 0
+        self._ptoCount = 0
+
+    def get_probe_timeout(self, *, include_max_ack_delay: bool = True) -> float:
+        """The probe time-out in seconds, without back-off (RFC 9002 §6.2.1)."""
+        if self.smoothedRtt is None:
+            return 2 * INITIAL_RTT
+        timeout = self.smoothedRtt + max(4 * self._rttVariance, GRANULARITY)
+        return timeout + self.max_ack_delay if include_max_ack_delay else timeout
+
+    def get_loss_detection_time(self, *, amplification_limited: bool) -> float | None:
+        """When the loss detection timer fires, if it is set (RFC 9002 §A.8)."""
+        lossTimes: list[float] = [space.loss_time for space in self._spaces if space.loss_time is not None]
+        if lossTimes:
+            return min(lossTimes)
+        if amplification_limited:
+            return None
+        inFlight: int = sum(
+            space.ack_eliciting_in_flight
+            for space in self._spaces
+            if self.handshake_confirmed or not space.is_application_data
+        )
+        if inFlight or not self.peer_completed_address_validation:
+            timeout = self.get_probe_timeout(include_max_ack_delay=self.handshake_confirmed)
+            return self._lastAckElicitingTime + timeout * 2 ** min(self._ptoCount, MAX_PTO_EXPONENT)
+        return None
+
+    def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
+        """A packet of the ordinary path was sent."""
+        self.onSent(SinglePacket(packet), space)
+
+    def onSent(self, run: Sent, space: QuicPacketSpace) -> None:
+        """A run of packets was sent."""
+        self._sent[space].append(run)
+        if run.isAckEliciting:
+            space.ack_eliciting_in_flight += run.last - run.first + 1
+            if self.handshake_confirmed or not space.is_application_data:
+                self._lastAckElicitingTime = run.sentTime
+        if run.isInFlight:
+            self.congestion.inFlight += run.size
+            self.pacer.onSent(run.size)
+
+    def on_ack_received(self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace) -> None:
+        """An ACK frame came (RFC 9002 §A.7)."""
+        largest = ack_rangeset.bounds().stop - 1
+        space.largest_acked_packet = max(space.largest_acked_packet, largest)
+        acknowledged, below = self._match(self._sent[space], ack_rangeset, largest)
+        self._sent[space].extendleft(reversed(below))
+        if not acknowledged:
+            return
+        newest = acknowledged[-1]
+        isAckEliciting = False
+        size = 0
+        for run in acknowledged:
+            if run.isAckEliciting:
+                isAckEliciting = True
+                space.ack_eliciting_in_flight -= run.last - run.first + 1
+            if run.isInFlight:
+                size += run.size
+            run.onAcknowledged()
+        if newest.last == largest and isAckEliciting:
+            self._sample(now - newest.sentTime, min(ack_delay, self.max_ack_delay), now)
+        self.congestion.onAcknowledged(size, newest.sentTime, now, self.smoothedRtt or INITIAL_RTT)
+        self._detectLoss(space, now)
+        if self.peer_completed_address_validation:
+            self._ptoCount = 0
+        self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)
+
+    @staticmethod
+    def _match(sent: deque[Sent], ranges: Iterable[range], largest: int) -> tuple[list[Sent], list[Sent]]:
+        """Take the runs up to `largest` out of `sent`: those in `ranges`, and those that are not, cut where needed."""
+        acknowledged: list[Sent] = []
+        kept: list[Sent] = []
+        ascending = iter(ranges)
+        current = next(ascending, None)
+        while sent and sent[0].first <= largest:
+            run = sent[0]
+            while current is not None and current.stop <= run.first:
+                current = next(ascending, None)
+            if current is None or current.start > run.last:
+                kept.append(sent.popleft())
+            elif current.start > run.first:
+                sent[0] = run.split(current.start - 1)
+                kept.append(run)
+            elif current.stop <= run.last:
+                sent[0] = run.split(current.stop - 1)
+                acknowledged.append(run)
+            else:
+                acknowledged.append(sent.popleft())
+        return acknowledged, kept
+
+    def _sample(self, latest: float, ackDelay: float, now: float) -> None:
+        """RFC 9002 §5: a round-trip time sample, in seconds."""
+        self._rttMinimum = min(self._rttMinimum, latest)
+        self._rttLatest = adjusted = latest - ackDelay if latest - ackDelay >= self._rttMinimum else latest
+        if self.smoothedRtt is None:
+            self._firstSampleTime = now
+            self.smoothedRtt = latest
+            self._rttVariance = latest / 2
+        else:
+            self._rttVariance = 3 / 4 * self._rttVariance + 1 / 4 * abs(self.smoothedRtt - adjusted)
+            self.smoothedRtt = 7 / 8 * self.smoothedRtt + 1 / 8 * adjusted
+
+    def _detectLoss(self, space: QuicPacketSpace, now: float) -> None:
+        """RFC 9002 §6.1: what is three packets or 9/8 round trips behind an acknowledged one is lost."""
+        rtt = max(self._rttLatest, self.smoothedRtt) if self.smoothedRtt is not None else INITIAL_RTT
+        delay = max(TIME_THRESHOLD * rtt, GRANULARITY)
+        largest = space.largest_acked_packet
+        sent = self._sent[space]
+        space.loss_time = None
+        lost: list[Sent] = []
+        kept: list[Sent] = []
+        while sent and sent[0].first <= largest:
+            run = sent[0]
+            if run.last <= largest - PACKET_THRESHOLD or (run.last <= largest and run.sentTime + delay <= now):
+                lost.append(sent.popleft())
+            elif run.first <= largest - PACKET_THRESHOLD:
+                sent[0] = run.split(largest - PACKET_THRESHOLD)
+                lost.append(run)
+            else:
+                if space.loss_time is None:
+                    space.loss_time = run.sentTime + delay
+                kept.append(sent.popleft())
+        sent.extendleft(reversed(kept))
+        if lost:
+            self._onLost(lost, space, now)
+
+    def _onLost(self, lost: list[Sent], space: QuicPacketSpace, now: float) -> None:
+        size = self._drop(lost, space)
+        if size:
+            self.congestion.onLost(size, lost[-1].sentTime, now)
+            if self._isPersistentCongestion(lost):
+                self.congestion.onPersistentCongestion()
+            self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)
+
+    def _drop(self, lost: Iterable[Sent], space: QuicPacketSpace) -> int:
+        """Have the runs sent again; the bytes that were in flight."""
+        size = 0
+        for run in lost:
+            count = run.last - run.first + 1
+            self.lostPackets += count
+            if run.isAckEliciting:
+                space.ack_eliciting_in_flight -= count
+            if run.isInFlight:
+                size += run.size
+            run.onLost()
+        return size
+
+    def _isPersistentCongestion(self, lost: list[Sent]) -> bool:
+        """RFC 9002 §7.6.2, over consecutive packet numbers sent after the first sample."""
+        duration = self.get_probe_timeout() * PERSISTENT_CONGESTION_THRESHOLD
+        start: float | None = None
+        previous: int | None = None
+        for run in lost:
+            if previous is not None and run.first != previous + 1:
+                start = None
+            previous = run.last
+            if run.isAckEliciting and self.smoothedRtt is not None and run.sentTime > self._firstSampleTime:
+                if start is None:
+                    start = run.sentTime
+                elif run.sentTime - start > duration:
+                    return True
+        return False
+
+    def on_loss_detection_timeout(self, *, now: float) -> None:
+        """The loss detection timer fired (RFC 9002 §A.9)."""
+        overdue = [space for space in self._spaces if space.loss_time is not None]
+        if overdue:
+            self._detectLoss(min(overdue, key=lambda space: space.loss_time or 0.0), now)
+        else:
+            self._ptoCount += 1
+            self.reschedule_data(now=now)
+
+    def reschedule_data(self, *, now: float, speed_up_handshake: bool = False) -> None:
+        """
+        Prepare probes (RFC 9002 §6.2.4): all handshake data in flight, or else the oldest packet that asks for an answer, is sent again
+        without being counted as a loss of the path. With `speed_up_handshake` only handshake data (§6.2.3).
+        """
+        crypto = {space: [run for run in sent if run.isCrypto] for space, sent in self._sent.items()}
+        if any(crypto.values()):
+            for space, runs in crypto.items():
+                for run in runs:
+                    self._sent[space].remove(run)
+                self.congestion.onExpired(self._drop(runs, space))
+        elif not speed_up_handshake:
+            self._probeOldest()
+        self.probes = 2
+        self._sendProbe()
+
+    def _probeOldest(self) -> None:
+        for space, sent in self._sent.items():
+            if space.is_application_data and not self.handshake_confirmed:
+                continue
+            for index, run in enumerate(sent):
+                if run.isAckEliciting:
+                    if run.last > run.first:
+                        sent.insert(index + 1, run.split(run.first))
+                    del sent[index]
+                    self.congestion.onExpired(self._drop([run], space))
+                    return

@@ -1,0 +1,378 @@
+"""
+One QUIC connection under the reactor: its timers, what came in to its streams, keep-alive, its end (`ISession`).
+
+What streams write within a reactor turn goes out together at the end of the turn; what arrives is answered when all the
+datagrams of one wake-up have been taken.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from os import urandom
+from typing import Any, Protocol
+
+from aioquic.quic.events import ConnectionIdIssued, ConnectionIdRetired, ConnectionTerminated, HandshakeCompleted
+from cryptography import x509
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..errors import Code, LimitReached, SessionLost
+from ..interfaces import Address, ISession, IStream, SessionStatistics
+from .engine import Engine
+from .stream import Stream
+from .streams import StreamState
+from .transmission import Transmission
+
+#: Callers of `openStream` that may wait for the peer to allow more streams.
+MAX_WAITING = 1000
+
+#: Streams of the peer that may wait for `acceptStreams`.
+MAX_UNACCEPTED = 100
+
+#: Bytes of a CONNECTION_CLOSE reason that we send.
+MAX_REASON = 500
+
+#: PING is sent when this share of the idle time-out has passed, and after this many seconds at the latest.
+KEEP_ALIVE_SHARE = 1 / 3
+
+
+class Sender(Protocol):
+    """The UDP port that a session sends through."""
+
+    def send(self, transmission: Transmission) -> None:
+        """Send now; what the kernel doesn't take at once waits, or is lost as the network loses it."""
+
+    @property
+    def isBlocked(self) -> bool:
+        """Whether something waits already: ask the session again later."""
+
+
+class Routes(Protocol):
+    """Who delivers datagrams to sessions by connection id."""
+
+    def addRoute(self, connectionId: bytes, session: "Session") -> None:
+        """From now on deliver what is for `connectionId` to `session`."""
+
+    def removeRoute(self, connectionId: bytes) -> None:
+        """No more."""
+
+    def sessionEnded(self, session: "Session") -> None:
+        """The session is gone; so are its routes."""
+
+
+@implementer(ISession)
+class Session:
+    """See `ISession`. Made by `endpoint`, which gives it datagrams (`receive`) and turns (`turn`)."""
+
+    carrier = "quic"
+
+    def __init__(
+        self,
+        engine: Engine,
+        sender: Sender,
+        routes: Routes,
+        clock: IReactorTime,
+        keepAlive: float,
+        handshakeTimeout: float,
+        onEstablished: Callable[["Session"], None],
+    ) -> None:
+        self.sessionId = urandom(4).hex()
+        self.protocol = ""
+        self.isOpen = True
+        self.isEstablished = False
+        self.streams = engine.streams
+        self._engine = engine
+        self._sender = sender
+        self._routes = routes
+        self._clock = clock
+        self._keepAlive = keepAlive
+        self._onEstablished = onEstablished
+        self._handler: Callable[[IStream], None] | None = None
+        self._unaccepted: deque[Stream] = deque()
+        self._waiting: deque[Deferred[IStream]] = deque()
+        self._closed: list[Deferred[SessionLost]] = []
+        self._error: SessionLost | None = None
+        self._isGone = False
+        self._isInTurn = False
+        self._turnCall: IDelayedCall | None = None
+        self._timerCall: IDelayedCall | None = None
+        self._closing: list[Transmission] = []
+        self._afterClose = 0
+        self._aliveCall: IDelayedCall | None = clock.callLater(handshakeTimeout, self._handshakeTimedOut)
+
+    # ISession
+
+    @property
+    def peerLeaf(self) -> x509.Certificate:
+        """See `ISession`."""
+        leaf = self._engine.peerLeaf
+        assert leaf is not None, "asked before the handshake"
+        return leaf
+
+    @property
+    def peerAddress(self) -> Address:
+        """See `ISession`."""
+        return plainAddress(self._engine.get_peer_address() or ("::", 0))
+
+    def openStream(self) -> "Deferred[IStream]":
+        """See `ISession`."""
+        if self._error is not None:
+            return fail(self._error)
+        if self.streams.canOpen:
+            return succeed(self._open())
+        if len(self._waiting) >= MAX_WAITING:
+            return fail(LimitReached(f"{MAX_WAITING} visitors wait for the connector to allow another stream already"))
+        waiting: Deferred[IStream] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        self.streams.blockedDue = True
+        self.schedule()
+        return waiting
+
+    def acceptStreams(self, handler: Callable[[IStream], None]) -> None:
+        """See `ISession`."""
+        self._handler = handler
+        while self._unaccepted:
+            handler(self._unaccepted.popleft())
+
+    def close(self, errorCode: int, reason: str) -> None:
+        """See `ISession`."""
+        if self.isOpen:
+            text = reason.encode()[:MAX_REASON].decode(errors="ignore")
+            self._engine.close(error_code=errorCode, reason_phrase=text)
+            self._closing = self._send()
+            self._lose(SessionLost(reason, errorCode))
+            self._setTimer()
+
+    def whenClosed(self) -> "Deferred[SessionLost]":
+        """See `ISession`."""
+        if self._isGone and self._error is not None:
+            return succeed(self._error)
+        waiting: Deferred[SessionLost] = Deferred()
+        self._closed.append(waiting)
+        return waiting
+
+    def statistics(self) -> SessionStatistics:
+        """See `ISession`."""
+        recovery, streams = self._engine.recovery, self.streams
+        return SessionStatistics(
+            streams.bytesDelivered,
+            streams.bytesAcknowledged,
+            recovery.smoothedRtt,
+            recovery.lostPackets,
+            self._engine.datagramSize,
+            len(streams.states),
+        )
+
+    # From the endpoint
+
+    def receive(self, datagrams: Sequence[memoryview], address: Any) -> None:
+        """Take datagrams for this session from a socket address; `turn` must follow in the same reactor turn."""
+        if self._closing:
+            # RFC 9000 §10.2.1: say it again, ever more rarely, to a peer that missed it.
+            self._afterClose += 1
+            if self._afterClose & (self._afterClose - 1) == 0:
+                self._transmit(self._closing)
+        elif self.isOpen:
+            self._engine.receive(datagrams, address, self._clock.seconds())
+
+    def turn(self) -> None:
+        """Deliver what has come in and send what is due."""
+        if self._turnCall is not None:
+            if self._turnCall.active():
+                self._turnCall.cancel()
+            self._turnCall = None
+        if self._isGone or self._isInTurn:
+            return
+        self._isInTurn = True
+        try:
+            self._handleEvents()
+            self._deliver()
+            self._send()
+            self._deliver()
+        finally:
+            self._isInTurn = False
+        if self._engine.isClosing:
+            self._engineClosed()
+        if not self._isGone:
+            self._setTimer()
+            if self.streams.touched or (self.streams.sendable and self._mayContinue):
+                self.schedule()
+
+    def schedule(self) -> None:
+        """See `stream.Turns`."""
+        if self._turnCall is None and not self._isInTurn and not self._isGone:
+            self._turnCall = self._clock.callLater(0, self._scheduledTurn)
+
+    def _scheduledTurn(self) -> None:
+        self._turnCall = None
+        self.turn()
+
+    # A turn's steps
+
+    def _handleEvents(self) -> None:
+        while (event := self._engine.next_event()) is not None:
+            match event:
+                case ConnectionIdIssued():
+                    self._routes.addRoute(event.connection_id, self)
+                case ConnectionIdRetired():
+                    self._routes.removeRoute(event.connection_id)
+                case HandshakeCompleted():
+                    self.protocol = event.alpn_protocol or ""
+                case ConnectionTerminated():
+                    self._terminated(event)
+        if not self.isEstablished and self._engine.isConfirmed and self.isOpen:
+            self._established()
+        if self._waiting and self.streams.canOpen:
+            self._serveWaiting()
+
+    def _established(self) -> None:
+        self.isEstablished = True
+        self._cancel(self._aliveCall)
+        self._keepAlive = min(self._keepAlive, self._engine.idleTimeout * KEEP_ALIVE_SHARE)
+        self._aliveCall = self._clock.callLater(self._keepAlive, self._ping)
+        self._onEstablished(self)
+
+    def _deliver(self) -> None:
+        touched = self.streams.touched
+        while touched:
+            for state in list(touched):
+                del touched[state]
+                if state.owner is None:
+                    self._accept(state)
+                else:
+                    self._streamOf(state).update()
+
+    @staticmethod
+    def _streamOf(state: StreamState) -> Stream:
+        assert isinstance(state.owner, Stream)
+        return state.owner
+
+    def _accept(self, state: StreamState) -> None:
+        stream = Stream(self, state)
+        if self._handler is not None:
+            self._handler(stream)
+        elif len(self._unaccepted) < MAX_UNACCEPTED:
+            self._unaccepted.append(stream)
+        else:
+            stream.abort(Code.LIMIT)
+
+    def _send(self) -> list[Transmission]:
+        """One round of sending; what was sent."""
+        if self._sender.isBlocked:
+            self._mayContinue = True
+            return []
+        transmissions = self._engine.transmit(self._clock.seconds())
+        self._mayContinue = bool(transmissions)
+        self._transmit(transmissions)
+        served = self.streams.served
+        while served:
+            state, _ = served.popitem()
+            self._streamOf(state).drained()
+        return transmissions
+
+    _mayContinue = False
+
+    def _transmit(self, transmissions: Sequence[Transmission]) -> None:
+        for transmission in transmissions:
+            self._sender.send(transmission)
+
+    def _open(self) -> Stream:
+        return Stream(self, self.streams.open())
+
+    def _serveWaiting(self) -> None:
+        while self._waiting and self.streams.canOpen:
+            self._waiting.popleft().callback(self._open())
+        self.streams.blockedDue = bool(self._waiting)
+
+    # Time
+
+    def _setTimer(self) -> None:
+        when = self._engine.nextTimer()
+        if when is None:
+            self._timerCall = self._cancel(self._timerCall)
+            return
+        delay = max(0.0, when - self._clock.seconds())
+        if self._timerCall is not None and self._timerCall.active():
+            self._timerCall.reset(delay)
+        else:
+            self._timerCall = self._clock.callLater(delay, self._timerFired)
+
+    def _timerFired(self) -> None:
+        self._timerCall = None
+        self._engine.handle_timer(self._clock.seconds())
+        self.turn()
+
+    def _ping(self) -> None:
+        self._aliveCall = self._clock.callLater(self._keepAlive, self._ping)
+        self._engine.send_ping(0)
+        self.turn()
+
+    def _handshakeTimedOut(self) -> None:
+        self._lose(SessionLost("the handshake took too long"))
+        self._gone()
+
+    @staticmethod
+    def _cancel(call: IDelayedCall | None) -> None:
+        if call is not None and call.active():
+            call.cancel()
+
+    # The end
+
+    def _engineClosed(self) -> None:
+        """The engine closes for a reason of its own, or the peer's."""
+        if self.isOpen:
+            event = self._engine.closeReason
+            if event is not None:
+                self._closing = [] if self._engine.isClosedByPeer else self._send()
+                self._lose(self._errorOf(event))
+        if self._engine.isClosedByPeer:
+            self._gone()  # RFC 9000 §10.2.2: nothing of ours is sent any more, so nobody needs the draining state
+
+    def _terminated(self, event: ConnectionTerminated) -> None:
+        self._lose(self._errorOf(event))
+        self._gone()
+
+    def _errorOf(self, event: ConnectionTerminated) -> SessionLost:
+        if self._engine.isClosedByPeer:
+            return SessionLost(event.reason_phrase or f"closed with code {event.error_code:#x}", event.error_code, True)
+        if event.reason_phrase == "Idle timeout":
+            return SessionLost("nothing was heard from the other end for too long")
+        return SessionLost(event.reason_phrase or f"closed with code {event.error_code:#x}", event.error_code)
+
+    def _lose(self, error: SessionLost) -> None:
+        """End everything that stands on this session; the engine may still have to tell the peer."""
+        if not self.isOpen:
+            return
+        self.isOpen = False
+        self._error = error
+        self._cancel(self._aliveCall)
+        waiting, self._waiting = self._waiting, deque()
+        for each in waiting:
+            each.errback(error)
+        for state in list(self.streams.states.values()):
+            if isinstance(state.owner, Stream):
+                state.owner.sessionLost(error)
+
+    def _gone(self) -> None:
+        if self._isGone:
+            return
+        self._isGone = True
+        for call in (self._turnCall, self._timerCall, self._aliveCall):
+            self._cancel(call)
+        self._routes.sessionEnded(self)
+        closed, self._closed = self._closed, []
+        for each in closed:
+            assert self._error is not None
+            each.callback(self._error)
+
+
+def plainAddress(address: Any) -> Address:
+    """A socket address as host and port; an IPv4 address on a dual-stack socket reads as what it is."""
+    parsed = ip_address(address[0].partition("%")[0])
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return str(mapped or parsed), address[1]
+
+
+log = Logger()

@@ -1,0 +1,187 @@
+"""One QUIC stream as a Twisted transport: consumer, push producer, half-close, abort (`IStream`)."""
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import Code, SessionLost, StreamReset
+from ..interfaces import IStream, IStreamReceiver, Piece
+from .streams import Streams, StreamState
+
+#: Bytes waiting to be sent for the first time at which the producer is paused, and those at which it is resumed. What is in
+#: flight doesn't count: the peer's window and the congestion window bound it. 256 KiB is four flights of 64 KiB.
+HIGH_WATERMARK = 256 * 1024
+LOW_WATERMARK = 128 * 1024
+
+
+class Turns(Protocol):
+    """What a stream needs of its session."""
+
+    streams: Streams
+
+    def schedule(self) -> None:
+        """Have what is due sent at the end of this reactor turn."""
+
+
+@implementer(IStream)
+class Stream:
+    """See `IStream`. Made by a `session.Session`, which calls `update` and `sessionLost`."""
+
+    def __init__(self, session: Turns, state: StreamState) -> None:
+        self.streamId = state.streamId
+        self._session = session
+        self._state = state
+        self._receiver: IStreamReceiver | None = None
+        self._producer: IPushProducer | None = None
+        self._isPaused = False
+        self._isProducerPaused = False
+        self._isReadEnded = False
+        self._isWriteStopped = False
+        self._isOver = False
+        state.owner = self
+
+    # IConsumer, and what a transport has besides
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for sending."""
+        self.writeSequence((data,))
+
+    def writeSequence(self, pieces: Sequence[Piece]) -> None:
+        """See `IStream`."""
+        if self._isOver:
+            return
+        sending = self._state.sending
+        for piece in pieces:
+            sending.write(piece)
+        self._queue()
+        if sending.unsentBytes >= HIGH_WATERMARK and self._producer is not None and not self._isProducerPaused:
+            self._isProducerPaused = True
+            self._producer.pauseProducing()
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """
+        See `IConsumer`; push producers only.
+
+        :raises RuntimeError: there is one already.
+        :raises ValueError: `streaming` is false.
+        """
+        if self._producer is not None:
+            raise RuntimeError("a producer is registered already")
+        if not streaming:
+            raise ValueError("a stream takes push producers only")
+        if self._isOver:
+            producer.stopProducing()
+        else:
+            self._producer = cast(IPushProducer, producer)
+            self._isProducerPaused = False
+
+    def unregisterProducer(self) -> None:
+        """See `IConsumer`."""
+        self._producer = None
+
+    def loseWriteConnection(self) -> None:
+        """See `IStream`."""
+        if not self._isOver:
+            self._state.sending.finish()
+            self._queue()
+
+    def abort(self, errorCode: int) -> None:
+        """See `IStream`."""
+        if self._isOver:
+            return
+        streams = self._session.streams
+        streams.reset(self._state, errorCode)
+        streams.stop(self._state, errorCode)
+        self._end()
+        self._session.schedule()
+
+    def _queue(self) -> None:
+        self._session.streams.queue(self._state)
+        self._session.schedule()
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing; the peer may send until its window is full."""
+        self._isPaused = True
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        if self._isPaused:
+            self._isPaused = False
+            self._session.streams.touched[self._state] = None
+            self._session.schedule()
+
+    def stopProducing(self) -> None:
+        """Want no more bytes (STOP_SENDING); the other direction goes on."""
+        if not self._isOver and not self._isReadEnded:
+            self._isReadEnded = True
+            self._session.streams.stop(self._state, Code.ABORTED)
+            self._session.schedule()
+
+    # From the session
+
+    def start(self, receiver: IStreamReceiver) -> None:
+        """See `IStream`."""
+        self._receiver = receiver
+        self._session.streams.touched[self._state] = None
+        self._session.schedule()
+
+    def update(self) -> None:
+        """Something has come in: deliver it."""
+        receiver, receiving = self._receiver, self._state.receiving
+        if receiver is None or self._isOver:
+            return
+        if receiving.pieces and not self._isPaused and not self._isReadEnded:
+            size = sum([len(piece) for piece in receiving.pieces])
+            receiver.piecesReceived(receiving.take())
+            self._session.streams.onConsumed(self._state, size)
+        if self._isOver:
+            return  # by what the receiver did
+        if self._state.stopCode is not None and not self._isWriteStopped:
+            self._isWriteStopped = True
+            self._dropProducer()
+            receiver.writeConnectionLost(self._state.stopCode)
+        if receiving.resetCode is not None and not self._isReadEnded:
+            self._session.streams.reset(self._state, Code.ABORTED)
+            self._fail(Failure(StreamReset(receiving.resetCode)))
+        elif receiving.isFinished and not receiving.pieces and not self._isReadEnded and not self._isOver:
+            self._isReadEnded = True
+            receiver.readConnectionLost()
+        if self._isReadEnded and not self._state.sending.isWritable:
+            self._finish()
+
+    def drained(self) -> None:
+        """Bytes were sent: resume the producer when few are left."""
+        if self._isProducerPaused and self._state.sending.unsentBytes <= LOW_WATERMARK and self._producer is not None:
+            self._isProducerPaused = False
+            self._producer.resumeProducing()
+
+    def sessionLost(self, error: SessionLost) -> None:
+        """The session has ended."""
+        if not self._isOver:
+            self._fail(Failure(error))
+
+    def _finish(self) -> None:
+        if not self._isOver and self._state.sending.isFinished:
+            self._fail(Failure(ConnectionDone()))
+
+    def _fail(self, reason: Failure) -> None:
+        receiver = self._receiver
+        self._end()
+        if receiver is not None:
+            receiver.connectionLost(reason)
+
+    def _dropProducer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None and self._isProducerPaused:
+            self._isProducerPaused = False
+            producer.resumeProducing()
+
+    def _end(self) -> None:
+        self._isOver = True
+        self._producer = self._receiver = None

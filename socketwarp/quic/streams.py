@@ -1,0 +1,344 @@
+"""
+A connection's streams (RFC 9000 §2 to §4): who may open them, how much each side may send, which have something to send.
+
+Knows frames' contents, not packets. Credit is given for what was consumed, never for what merely arrived, so a reader that doesn't read stops its
+peer at the window. Costs grow with the streams that do something: an idle one is in no queue.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import attrs
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.stream import FinalSizeError
+
+from ..interfaces import Piece
+from .flight import Segment, SendBuffer
+from .reassembly import Reassembly, TooManyGaps
+
+
+@attrs.frozen
+class Limits:
+    """
+    What this end grants the other.
+
+    :ivar streamWindow: bytes that may wait unread on one stream; ``sessionWindow``: on all together.
+    :ivar streams: bidirectional streams that the peer may have open at a time.
+    """
+
+    streamWindow: int = 1 << 20
+    sessionWindow: int = 8 << 20
+    streams: int = 10_000
+
+
+class StreamState:
+    """
+    One bidirectional stream.
+
+    :ivar granted: the MAX_STREAM_DATA that the peer has been told, an offset; ``consumed``: bytes the application took.
+    :ivar stopCode: of the peer's STOP_SENDING.
+    :ivar stopDue: the code of a STOP_SENDING of ours that is to be sent.
+    """
+
+    __slots__ = ("consumed", "grantDue", "granted", "isQueued", "owner", "receiving", "sending", "stopCode", "stopDue",
+                 "streamId", "streams", "window")  # fmt: skip
+
+    def __init__(self, streams: "Streams", streamId: int, peerLimit: int) -> None:
+        self.streams = streams
+        self.streamId = streamId
+        self.sending = SendBuffer(peerLimit)
+        self.receiving = Reassembly()
+        self.window = self.granted = streams.limits.streamWindow
+        self.consumed = 0
+        self.grantDue = False
+        self.isQueued = False
+        self.stopCode: int | None = None
+        self.stopDue: int | None = None
+        self.owner: object = None
+
+    @property
+    def isOver(self) -> bool:
+        """Whether both directions have ended and the peer knows."""
+        return self.receiving.isFinished and self.sending.isFinished
+
+    @property
+    def isControlDue(self) -> bool:
+        """Whether a frame other than STREAM has to be sent for it."""
+        return self.grantDue or self.stopDue is not None or self.sending.resetDue
+
+    def segmentsAcknowledged(self, segments: Sequence[Segment]) -> None:
+        """See `flight.Streaming`."""
+        self.sending.onAcknowledged(segments)
+        self.streams.bytesAcknowledged += sum([len(segment.data) for segment in segments])
+        if self.sending.isFinished:
+            self.streams.touched[self] = None
+            self.streams.discardIfOver(self)
+
+    def segmentsLost(self, segments: Sequence[Segment]) -> None:
+        """See `flight.Streaming`."""
+        self.sending.onLost(segments)
+        self.streams.queue(self)
+
+
+class Streams:
+    """
+    All streams of a connection.
+
+    :ivar touched: streams of which something came in since the set was last emptied.
+    :ivar served: streams of which something was sent since the set was last emptied.
+    :ivar sendable: streams with something to send, in the order of service.
+    :ivar due: streams with frames other than STREAM to send.
+    :ivar waiting: whether the application waits for the peer to allow another stream.
+    """
+
+    def __init__(self, isClient: bool, limits: Limits) -> None:
+        self.limits = limits
+        self.states: dict[int, StreamState] = {}
+        self.touched: dict[StreamState, None] = {}
+        self.served: dict[StreamState, None] = {}
+        self.sendable: deque[StreamState] = deque()
+        self.due: dict[StreamState, None] = {}
+        self.bytesAcknowledged = 0
+        self.bytesDelivered = 0
+        # What the peer grants us.
+        self.peerMaxData = 0
+        self.peerMaxStreams = 0
+        self.peerWindowOfOurs = 0
+        self.peerWindowOfTheirs = 0
+        self.dataSent = 0
+        self.waiting = False
+        self._starved: dict[StreamState, None] = {}
+        # What we grant the peer: as it should be, and as the peer has been told.
+        self.maxData = limits.sessionWindow
+        self.maxStreams = limits.streams
+        self.maxDataDue = self.maxStreamsDue = self.blockedDue = False
+        self._received = 0
+        self._consumed = 0
+        self._ended = 0
+        self._isClient = isClient
+        self._nextOurs = 0 if isClient else 1
+        self._opened = 0
+
+    # Opening and ending
+
+    @property
+    def canOpen(self) -> bool:
+        """Whether the peer's limit allows another stream."""
+        return self._nextOurs // 4 < self.peerMaxStreams
+
+    def open(self) -> StreamState:
+        """Make the next stream of ours; the caller has asked `canOpen`."""
+        state = self.states[self._nextOurs] = StreamState(self, self._nextOurs, self.peerWindowOfOurs)
+        self._nextOurs += 4
+        return state
+
+    def discardIfOver(self, state: StreamState) -> None:
+        """Forget a stream that is over, and let the peer open another for it (§4.6)."""
+        if state.isOver and self.states.pop(state.streamId, None) is not None:
+            self.due.pop(state, None)
+            if self._isTheirs(state.streamId):
+                self._ended += 1
+                target = self._ended + self.limits.streams
+                # In steps: a frame for each stream that ends would double the packets of short connections.
+                self.maxStreamsDue = self.maxStreamsDue or target - self.maxStreams > self.limits.streams // 4
+
+    def grantStreams(self) -> int:
+        """The number for a MAX_STREAMS frame."""
+        self.maxStreams = self._ended + self.limits.streams
+        self.maxStreamsDue = False
+        return self.maxStreams
+
+    def find(self, frameType: int, streamId: int) -> StreamState | None:
+        """
+        The stream that a frame is about; made if the peer may open it, `None` if it is over already.
+
+        :raises QuicConnectionError: STREAM_STATE_ERROR, STREAM_LIMIT_ERROR (§4.6, §19).
+        """
+        state = self.states.get(streamId)
+        if state is not None:
+            return state
+        if streamId & 2:
+            raise violation(QuicErrorCode.STREAM_LIMIT_ERROR, frameType, "no unidirectional streams")
+        if not self._isTheirs(streamId):
+            if streamId < self._nextOurs:
+                return None
+            raise violation(QuicErrorCode.STREAM_STATE_ERROR, frameType, "a stream that was not opened")
+        count = streamId // 4 + 1
+        if count <= self._opened:
+            return None
+        if count > self.maxStreams:
+            raise violation(QuicErrorCode.STREAM_LIMIT_ERROR, frameType, "too many streams")
+        for number in range(self._opened, count):  # opening one opens all below it (§2.1)
+            eachId = streamId + 4 * (number - count + 1)
+            state = self.states[eachId] = StreamState(self, eachId, self.peerWindowOfTheirs)
+            self.touched[state] = None
+        self._opened = count
+        return state
+
+    def _isTheirs(self, streamId: int) -> bool:
+        return bool(streamId & 1) == self._isClient
+
+    # Receiving
+
+    def onStream(self, frameType: int, streamId: int, offset: int, data: Piece, fin: bool) -> None:
+        """
+        A STREAM frame (§19.8).
+
+        :raises QuicConnectionError: flow control, final size or state violated.
+        """
+        state = self.states.get(streamId) or self.find(frameType, streamId)
+        if state is None:
+            return
+        self._count(state, frameType, offset + len(data))
+        receiving = state.receiving
+        before = receiving.offset
+        try:
+            receiving.receive(offset, data, fin)
+        except FinalSizeError as error:
+            raise violation(QuicErrorCode.FINAL_SIZE_ERROR, frameType, str(error)) from error
+        except TooManyGaps as error:
+            raise violation(QuicErrorCode.INTERNAL_ERROR, frameType, str(error)) from error
+        if receiving.discarding:
+            self.onConsumed(state, receiving.highest - state.consumed)
+        elif receiving.offset != before or receiving.isFinished:
+            self.touched[state] = None
+        if fin or receiving.finalSize is not None:
+            self.discardIfOver(state)
+
+    def _count(self, state: StreamState, frameType: int, stop: int) -> None:
+        """Flow control for bytes up to `stop` (§4.1)."""
+        if stop > state.granted:
+            raise violation(QuicErrorCode.FLOW_CONTROL_ERROR, frameType, "over the stream's limit")
+        new = stop - state.receiving.highest
+        if new > 0:
+            if self._received + new > self.maxData:
+                raise violation(QuicErrorCode.FLOW_CONTROL_ERROR, frameType, "over the connection's limit")
+            self._received += new
+
+    def onReset(self, streamId: int, errorCode: int, finalSize: int) -> None:
+        """
+        A RESET_STREAM frame (§19.4).
+
+        :raises QuicConnectionError: as `onStream`.
+        """
+        state = self.find(QuicFrameType.RESET_STREAM, streamId)
+        if state is None:
+            return
+        self._count(state, QuicFrameType.RESET_STREAM, finalSize)
+        try:
+            state.receiving.reset(finalSize, errorCode)
+        except FinalSizeError as error:
+            raise violation(QuicErrorCode.FINAL_SIZE_ERROR, QuicFrameType.RESET_STREAM, str(error)) from error
+        if state.receiving.resetCode is not None:
+            state.receiving.pieces = []
+            self.onConsumed(state, finalSize - state.consumed)
+        self.touched[state] = None
+        self.discardIfOver(state)
+
+    def onStopSending(self, streamId: int, errorCode: int) -> None:
+        """A STOP_SENDING frame (§19.5): our part is reset with the peer's code (§3.5)."""
+        state = self.find(QuicFrameType.STOP_SENDING, streamId)
+        if state is not None and state.stopCode is None:
+            state.stopCode = errorCode
+            self.reset(state, errorCode)
+            self.touched[state] = None
+
+    def onConsumed(self, state: StreamState, size: int) -> None:
+        """The application took `size` bytes: credit for the stream and the connection, in steps of half a window."""
+        state.consumed += size
+        if (
+            state.consumed + state.window - state.granted >= state.window // 2
+            and state.receiving.finalSize is None
+            and not state.receiving.discarding
+        ):
+            state.grantDue = True
+            self.due[state] = None
+        self._consumed += size
+        self.bytesDelivered += size
+        if self._consumed + self.limits.sessionWindow - self.maxData >= self.limits.sessionWindow // 2:
+            self.maxDataDue = True
+
+    def grantStreamData(self, state: StreamState) -> int:
+        """The number for a MAX_STREAM_DATA frame."""
+        state.granted = state.consumed + state.window
+        state.grantDue = False
+        return state.granted
+
+    def grantData(self) -> int:
+        """The number for a MAX_DATA frame."""
+        self.maxData = self._consumed + self.limits.sessionWindow
+        self.maxDataDue = False
+        return self.maxData
+
+    # Sending
+
+    def queue(self, state: StreamState) -> None:
+        """Serve a stream that has something to send; one with little to say goes first, before those in mid-transfer."""
+        if state.isQueued or not state.sending.hasWork(self.peerMaxData - self.dataSent):
+            if state.sending.unsentBytes and self.dataSent >= self.peerMaxData:
+                self._starved[state] = None
+            return
+        state.isQueued = True
+        if state.sending.unsentBytes < 1200:
+            self.sendable.appendleft(state)
+        else:
+            self.sendable.append(state)
+
+    def cut(self, state: StreamState, size: int, count: int) -> list[Segment]:
+        """Take the next segments of the stream at the head of the queue, and put it at the end if there is more."""
+        before = state.sending.sent
+        segments = state.sending.cut(size, count, self.peerMaxData - self.dataSent)
+        self.served[state] = None
+        self.dataSent += state.sending.sent - before
+        state.isQueued = False
+        if state.sending.hasWork(self.peerMaxData - self.dataSent):
+            state.isQueued = True
+            self.sendable.append(state)
+        elif state.sending.unsentBytes and self.dataSent >= self.peerMaxData:
+            self._starved[state] = None
+        return segments
+
+    def reset(self, state: StreamState, errorCode: int) -> None:
+        """End our part with RESET_STREAM."""
+        if state.sending.reset(errorCode):
+            self.due[state] = None
+
+    def stop(self, state: StreamState, errorCode: int) -> None:
+        """Ask the peer to end its part (STOP_SENDING), and drop what it sends until then."""
+        if not state.receiving.isFinished and not state.receiving.discarding:
+            state.stopDue = errorCode
+            self.due[state] = None
+        unconsumed = state.receiving.highest - state.consumed
+        state.receiving.stop()
+        self.onConsumed(state, unconsumed)
+
+    def onResetDelivered(self, state: StreamState, isAcknowledged: bool) -> None:
+        """A RESET_STREAM of ours has arrived, or was lost."""
+        if isAcknowledged:
+            state.sending.resetAcknowledged = True
+            self.touched[state] = None
+            self.discardIfOver(state)
+        else:
+            state.sending.resetDue = True
+            self.due[state] = None
+
+    def onMaxData(self, maximum: int) -> None:
+        """A MAX_DATA frame (§19.9)."""
+        if maximum > self.peerMaxData:
+            self.peerMaxData = maximum
+            starved, self._starved = self._starved, {}
+            for state in starved:
+                self.queue(state)
+
+    def onMaxStreamData(self, streamId: int, maximum: int) -> None:
+        """A MAX_STREAM_DATA frame (§19.10)."""
+        state = self.find(QuicFrameType.MAX_STREAM_DATA, streamId)
+        if state is not None and maximum > state.sending.limit:
+            state.sending.limit = maximum
+            self.queue(state)
+
+
+def violation(errorCode: QuicErrorCode, frameType: int, reason: str) -> QuicConnectionError:
+    """The error that closes the connection."""
+    return QuicConnectionError(error_code=errorCode, frame_type=frameType, reason_phrase=reason)

@@ -1,0 +1,60 @@
+"""
+From a stream's segments to the bytes of one `sendmsg`: STREAM frames for packets of equal size (RFC 9000 §19.8).
+
+The frame has an 8-byte offset and no length, so its header, and the packet's, have a fixed size for a given stream.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from aioquic.buffer import encode_uint_var
+from aioquic.quic.packet import QuicFrameType
+
+from ..interfaces import Piece
+from .flight import Segment
+from .protection import NUMBER_SIZE, TAG_SIZE
+
+#: What one `sendmsg` with UDP_SEGMENT takes: segments (the kernel's UDP_MAX_SEGMENTS was 64 before 6.9) and bytes (one
+#: UDP payload, 65,507 over IPv4).
+SEGMENTS_PER_CALL = 64
+BYTES_PER_CALL = 65_000
+
+STREAM_OFFSET = QuicFrameType.STREAM_BASE | 4
+FIN = 1
+
+
+class Transmission(NamedTuple):
+    """
+    Bytes for one `sendmsg`: ``pieces`` in order, to be cut every ``segmentSize`` bytes into datagrams, the last of which may be shorter.
+
+    ``address`` is the socket address as it came from the socket module.
+    """
+
+    pieces: list[Piece]
+    segmentSize: int
+    address: Any  # whatever the address family's socket addresses are
+
+
+def overheadOf(streamId: int, destination: bytes) -> int:
+    """Bytes of a datagram that aren't stream data: packet header, frame header, tag."""
+    return 1 + len(destination) + NUMBER_SIZE + 1 + len(encode_uint_var(streamId)) + 8 + TAG_SIZE
+
+
+def payloadsOf(streamId: int, segments: Sequence[Segment]) -> list[bytes]:
+    """Each segment as a STREAM frame, to be sealed."""
+    number = encode_uint_var(streamId)
+    heads = (bytes((STREAM_OFFSET,)) + number, bytes((STREAM_OFFSET | FIN,)) + number)
+    return [b"".join((heads[fin], (offset | 0xC0 << 56).to_bytes(8), data)) for offset, data, fin in segments]
+
+
+def transmissionsOf(pieces: list[Piece], sizes: Sequence[int], address: Any) -> Iterator[Transmission]:
+    """
+    Cut sealed packets (header, payload, header, … in `pieces`; `sizes` in bytes for each packet) into runs that UDP_SEGMENT
+    can take: all of one size, but for a shorter last one.
+    """
+    start = 0
+    for index in range(1, len(sizes)):
+        if sizes[index - 1] < sizes[start] or sizes[index] > sizes[start]:
+            yield Transmission(pieces[2 * start : 2 * index], sizes[start], address)
+            start = index
+    yield Transmission(pieces[2 * start :], sizes[start], address)
