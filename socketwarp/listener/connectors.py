@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -107,7 +107,7 @@ class Connectors:
             self._refuse(session, LimitReached("too many connectors at this moment: try again later"))
             return
         self._verifying.add(session)
-        asked = self._verifier.verify(session.peerLeaf)
+        asked = maybeDeferred(self._verifier.verify, session.peerLeaf)
         asked.addCallbacks(partial(self._verified, session), partial(self._unverified, session))
         asked.addBoth(lambda _: self._verifying.discard(session))
         asked.addErrback(lambda failure: self._log.failure("admission failed", failure))

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -74,7 +74,7 @@ class Recheck:
         if self._lifeLeft() <= 0:
             self._end(VerifierRefused(f"the certificate of {self._identity.uid} has expired: renew it"))
             return
-        asked = self._verifier.verify(self._session.peerLeaf)
+        asked = maybeDeferred(self._verifier.verify, self._session.peerLeaf)
         self._asked = asked.addCallbacks(self._answered, self._unanswered).addErrback(self._broken)
         if asked.called:
             self._asked = None

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from ..bridge import Bridge, Totals
 from ..errors import ConnectorAway, LimitReached, SocketwarpError
 from ..interfaces import Address, ISession, IStream
-from ..wire.dialect import DIALECTS
+from ..wire.dialect import DIALECTS, Dialect
 from ..wire.preamble import Preamble
 from .connectors import Connectors
 from .events import Events, Field
@@ -81,18 +81,16 @@ class Visitor:
     def _open(self, session: ISession) -> Deferred[None]:
         seconds = self._limits.openSeconds
         full = LimitReached(f"the connector of {self.spec.uid} took no further stream within {seconds:g} s")
-        opened = session.openStream().addTimeout(seconds, self._clock, _inTime(full))
-        return opened.addCallback(self._join, session)
-
-    def _join(self, stream: IStream, session: ISession) -> Deferred[None]:
+        # Whatever is wrong with the wish shows before there is a stream to be ended.
         dialect = DIALECTS[session.protocol]
+        preamble = dialect.formatPreamble(self._preamble())
+        opened = session.openStream().addTimeout(seconds, self._clock, _inTime(full))
+        return opened.addCallback(self._join, session, dialect, preamble)
+
+    def _join(self, stream: IStream, session: ISession, dialect: Dialect, preamble: bytes) -> Deferred[None]:
         self._joined = True
         self._events.emit("visitor.connected", session=session.sessionId, **self._who())
-        try:
-            stream.write(dialect.formatPreamble(self._preamble()))
-        except SocketwarpError as error:
-            stream.abort(error.streamCode)
-            raise
+        stream.write(preamble)
         return self.bridge.join(stream, dialect.answerParser()).addCallback(lambda _: None)
 
     def _preamble(self) -> Preamble:
@@ -116,8 +114,7 @@ class Visitor:
         if self._coming is not None:
             self._coming.cancel()
         if not self._joined:
-            reason = "the visitor went away" if totals.error is None else str(totals.error)
-            self._events.emit("visitor.refused", code=totals.ending, reason=reason, **self._who())
+            self._events.emit("visitor.refused", code=totals.ending, reason=str(totals.error), **self._who())
             return
         self._events.emit(
             "visitor.ended",

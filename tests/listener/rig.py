@@ -1,0 +1,204 @@
+"""A listener's insides in memory: a verifier that answers when told to, sockets and a store that are played."""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from cryptography import x509
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from socketwarp.errors import PortUnavailable, StoreUnavailable
+from socketwarp.interfaces import Identity, IVerifier
+from socketwarp.listener.connectors import Connectors
+from socketwarp.listener.events import Events
+from socketwarp.listener.ports import Ports
+from socketwarp.listener.recheck import RecheckPolicy
+from socketwarp.listener.store import IPortStore, PortSpec
+from socketwarp.listener.visitors import Limits
+from tests.fake_tcp import FakeReactor, FakeSocket, connect
+from tests.fakes import FakeSession, leafCertificate, sessionPair, settle
+
+
+@implementer(IVerifier)
+class FakeVerifier:
+    """
+    Answers when told to.
+
+    :ivar asked: what has been asked and not been answered.
+    :ivar automatic: when set, every question is answered at once by the certificate's common name.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[x509.Certificate, Deferred[Identity]]] = []
+        self.automatic = False
+        self.cancelled = 0
+
+    def verify(self, leaf: x509.Certificate) -> Deferred[Identity]:
+        d: Deferred[Identity] = Deferred(self._cancel)
+        self.asked.append((leaf, d))
+        if self.automatic:
+            self.answer(str(leaf.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value))
+        return d
+
+    def _cancel(self, d: Deferred[Identity]) -> None:
+        self.cancelled += 1
+        self.asked = [each for each in self.asked if each[1] is not d]
+
+    def answer(self, uid: str) -> None:
+        """Name the uid behind the oldest question."""
+        leaf, d = self.asked.pop(0)
+        d.callback(Identity(uid, leaf))
+
+    def fail(self, error: Exception) -> None:
+        """Don't."""
+        self.asked.pop(0)[1].errback(error)
+
+
+@implementer(IPortStore)
+class MemoryStore:
+    """
+    A store whose disk is a dictionary.
+
+    :ivar slow: changes wait until `finish`.
+    :ivar broken: changes fail.
+    """
+
+    def __init__(self) -> None:
+        self.disk: dict[int, PortSpec] = {}
+        self.slow = False
+        self.broken = False
+        self._waiting: list[Callable[[], None]] = []
+
+    def load(self) -> list[PortSpec]:
+        return [self.disk[port] for port in sorted(self.disk)]
+
+    def put(self, spec: PortSpec) -> Deferred[None]:
+        return self._change(lambda: self.disk.update({spec.port: spec}))
+
+    def remove(self, port: int) -> Deferred[None]:
+        return self._change(lambda: self.disk.pop(port, None))
+
+    def close(self) -> Deferred[None]:
+        return succeed(None)
+
+    def _change(self, change: Callable[[], object]) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+
+        def act() -> None:
+            if self.broken:
+                done.errback(StoreUnavailable("the disk is full"))
+            else:
+                change()
+                done.callback(None)
+
+        self._waiting.append(act)
+        if not self.slow:
+            self.finish()
+        return done
+
+    def finish(self) -> None:
+        """Do what waits."""
+        waiting, self._waiting = self._waiting, []
+        for act in waiting:
+            act()
+
+
+@implementer(IListeningPort)
+class FakeListening:
+    """A listening socket: `factory` gets what comes."""
+
+    def __init__(self, sockets: "Sockets", factory: IProtocolFactory, address: str, port: int) -> None:
+        self.sockets = sockets
+        self.factory = factory
+        self.address = address
+        self.port = port
+
+    def startListening(self) -> None:
+        """It is."""
+
+    def stopListening(self) -> Deferred[None]:
+        del self.sockets.bound[self.port]
+        return succeed(None)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", self.address, self.port)
+
+
+@attrs.define
+class Sockets:
+    """
+    The host's TCP ports.
+
+    :ivar bound: by port.
+    :ivar taken: ports of other programs.
+    """
+
+    bound: dict[int, FakeListening] = attrs.field(factory=dict)
+    taken: set[int] = attrs.field(factory=set)
+
+    def listen(self, factory: IProtocolFactory, address: str, port: int) -> IListeningPort:
+        if port in self.taken or port in self.bound:
+            raise PortUnavailable(f"port {port} can't be opened on {address}: in use")
+        self.bound[port] = FakeListening(self, factory, address, port)
+        return self.bound[port]
+
+
+class Rig:
+    """Connectors and ports on a played host."""
+
+    def __init__(self, limits: Limits | None = None, policy: RecheckPolicy | None = None) -> None:
+        self.reactor = FakeReactor()
+        self.verifier = FakeVerifier()
+        self.sockets = Sockets()
+        self.store = MemoryStore()
+        self.events = Events(self.reactor.seconds)
+        self.connectors = Connectors(self.reactor, self.verifier, self.events, policy or RecheckPolicy())
+        self.limits = limits or Limits()
+        self.ports = self.makePorts()
+
+    def makePorts(self, **settings: Any) -> Ports:  # Any: attributes of Ports
+        """Ports on this host; called again, a listener that starts anew."""
+        return Ports(
+            self.reactor, self.sockets.listen, self.connectors, self.store, self.events, self.limits, **settings
+        )
+
+    def settle(self) -> None:
+        """Let everything happen that needs no time."""
+        settle(self.reactor)
+
+    def session(self, name: str = "session-1", leaf: str = "uid-1") -> FakeSession:
+        """A session, our end; the other end is its `other`."""
+        ours, _ = sessionPair(self.reactor)
+        ours.sessionId = name
+        ours.peerLeaf = leafCertificate(leaf)
+        return ours
+
+    def connected(self, uid: str = "uid-1", name: str = "session-1") -> FakeSession:
+        """A session that has been verified."""
+        session = self.session(name)
+        self.connectors.admit(session)
+        self.verifier.answer(uid)
+        return session
+
+    def visit(self, port: int, host: str = "198.51.100.7") -> FakeSocket:
+        """A visitor connects."""
+        factory = self.sockets.bound[port].factory
+        protocol = factory.buildProtocol(IPv4Address("TCP", host, 50000))
+        assert protocol is not None
+        return connect(self.reactor, protocol)
+
+    def told(self, name: str) -> list[dict[str, object]]:
+        """The fields of the events of that name."""
+        return [dict(event.fields) for event in self.events.since(0) if event.name == name]
+
+
+def failureOf(d: Deferred[Any]) -> Exception:  # Any: of whatever
+    """What a Deferred has failed with."""
+    caught: list[Failure] = []
+    d.addErrback(caught.append)
+    assert caught and isinstance(caught[0].value, Exception), "it has not failed"
+    return caught[0].value

@@ -1,0 +1,494 @@
+"""Open ports and their visitors."""
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from twisted.internet.address import IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.errors import NoSuchPort, PortDenied, PortUnavailable, SessionLost, StoreUnavailable
+from socketwarp.listener.recheck import RecheckPolicy
+from socketwarp.listener.store import PortSpec
+from socketwarp.listener.visitors import Limits
+from socketwarp.wire.preamble import HEADER_SIZE, Preamble, parsePreamble29
+from tests.fake_tcp import FakeSocket
+from tests.fakes import FakeSession, FakeStream
+from tests.listener.rig import Rig, failureOf
+
+SPEC = PortSpec(18080, "uid-1", "10.0.0.5", 80)
+
+
+class Target:
+    """What a connector does with a stream: reads the preamble, keeps the bytes."""
+
+    def __init__(self, stream: FakeStream) -> None:
+        self.stream = stream
+        self.bytes = b""
+        self.ended = False
+        self.lost: Exception | None = None
+        stream.start(self)  # type: ignore[arg-type]  # a receiver by shape
+
+    def piecesReceived(self, pieces: list[Any]) -> None:  # Any: Piece
+        self.bytes += b"".join(pieces)
+
+    def readConnectionLost(self) -> None:
+        self.ended = True
+
+    def writeConnectionLost(self, errorCode: int) -> None:
+        pass
+
+    def connectionLost(self, reason: Any) -> None:  # Any: Failure
+        self.lost = reason.value
+
+    @property
+    def preamble(self) -> Preamble:
+        return parsePreamble29(self.bytes[:HEADER_SIZE])
+
+    @property
+    def payload(self) -> bytes:
+        return self.bytes[HEADER_SIZE:]
+
+
+def targets(session: FakeSession) -> list[Target]:
+    """What will come out at the session's other end."""
+    seen: list[Target] = []
+    session.other.acceptStreams(lambda stream: seen.append(Target(stream)))  # type: ignore[arg-type]  # FakeStreams
+    return seen
+
+
+class WishTests(SynchronousTestCase):
+    """Opening and closing."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+
+    def opened(self, spec: PortSpec = SPEC) -> None:
+        self.successResultOf(self.rig.ports.desire(spec))
+
+    def test_anOpenedPortIsBoundAndKept(self) -> None:
+        self.opened()
+        self.assertEqual("0.0.0.0", self.rig.sockets.bound[18080].address)
+        self.assertEqual([SPEC], self.rig.store.load())
+        self.assertEqual([SPEC], self.rig.ports.specs())
+        self.assertEqual("10.0.0.5:80", self.rig.told("port.opened")[0]["target"])
+
+    def test_theAnswerWaitsForTheDisk(self) -> None:
+        self.rig.store.slow = True
+        opening = self.rig.ports.desire(SPEC)
+        self.assertNoResult(opening)
+        self.rig.store.finish()
+        self.successResultOf(opening)
+
+    def test_aPortThatIsOpenIsNotOpenedAgain(self) -> None:
+        self.opened()
+        error = failureOf(self.rig.ports.desire(PortSpec(18080, "uid-2", "x", 1)))
+        self.assertIsInstance(error, PortUnavailable)
+        self.assertEqual([SPEC], self.rig.ports.specs())
+
+    def test_aPortOfAnotherProgramIsNotOpenedAndNotKept(self) -> None:
+        self.rig.sockets.taken.add(18080)
+        self.assertIsInstance(failureOf(self.rig.ports.desire(SPEC)), PortUnavailable)
+        self.assertEqual(([], []), (self.rig.store.load(), self.rig.ports.specs()))
+
+    def test_aPortThatTheSettingsForbidIsNotOpened(self) -> None:
+        self.rig.ports.mayOpen = lambda port: port != 18080
+        error = failureOf(self.rig.ports.desire(SPEC))
+        self.assertIsInstance(error, PortDenied)
+        self.assertIn("SWL_ALLOW_PORTS", str(error))
+        self.assertEqual({}, self.rig.sockets.bound)
+
+    def test_whatCannotBeKeptIsNotOpened(self) -> None:
+        self.rig.store.broken = True
+        self.assertIsInstance(failureOf(self.rig.ports.desire(SPEC)), StoreUnavailable)
+        self.assertEqual(({}, []), (self.rig.sockets.bound, self.rig.ports.specs()))
+
+    def test_aClosedPortIsGoneFromHostAndDisk(self) -> None:
+        self.opened()
+        self.assertEqual(0, self.successResultOf(self.rig.ports.withdraw(18080)))
+        self.assertEqual(({}, [], []), (self.rig.sockets.bound, self.rig.store.load(), self.rig.ports.specs()))
+        self.opened()
+
+    def test_aPortThatIsNotOpenCannotBeClosed(self) -> None:
+        error = failureOf(self.rig.ports.withdraw(18080))
+        self.assertIsInstance(error, NoSuchPort)
+        self.assertEqual("Task 18080 not found", str(error))
+
+    def test_aPortIsClosedOnce(self) -> None:
+        self.opened()
+        self.rig.store.slow = True
+        first = self.rig.ports.withdraw(18080)
+        self.assertIsInstance(failureOf(self.rig.ports.withdraw(18080)), NoSuchPort)
+        self.rig.store.finish()
+        self.successResultOf(first)
+
+    def test_whatTheDiskStillHasStaysOpen(self) -> None:
+        self.opened()
+        self.rig.store.broken = True
+        self.assertIsInstance(failureOf(self.rig.ports.withdraw(18080)), StoreUnavailable)
+        self.assertIn(18080, self.rig.sockets.bound)
+        self.rig.store.broken = False
+        self.successResultOf(self.rig.ports.withdraw(18080))
+
+    def test_whoGivesUpWaitingForTheDiskUndoesNothing(self) -> None:
+        self.rig.store.slow = True
+        opening: Deferred[Any] = self.rig.ports.desire(SPEC)  # Any: what addErrback returns
+        opening.addErrback(lambda _: None).cancel()
+        self.rig.store.finish()
+        self.assertEqual(([SPEC], [SPEC]), (self.rig.store.load(), self.rig.ports.specs()))
+
+    def test_closingEndsTheVisitorsWithResetAndCountsThem(self) -> None:
+        self.rig.connected()
+        self.opened()
+        visitors = [self.rig.visit(18080) for _ in range(3)]
+        self.rig.settle()
+        closing = self.rig.ports.withdraw(18080)
+        self.rig.settle()
+        self.assertEqual(3, self.successResultOf(closing))
+        self.assertEqual([True] * 3, [visitor.sawReset for visitor in visitors])
+        self.assertEqual(3, self.rig.told("port.closed")[0]["ended"])
+        self.assertEqual(["port-closed"] * 3, [told["code"] for told in self.rig.told("visitor.ended")])
+
+
+class RestoreTests(SynchronousTestCase):
+    """A listener starts with the wishes of the last one."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.rig.store.disk = {18080: SPEC, 18081: PortSpec(18081, "uid-2", "db.example", 5432)}
+
+    def test_allAreBoundAgain(self) -> None:
+        self.rig.ports.restore()
+        self.assertEqual({18080, 18081}, set(self.rig.sockets.bound))
+
+    def test_whatCannotBeBoundIsToldOnceAndTriedUntilItCan(self) -> None:
+        self.rig.sockets.taken.add(18081)
+        self.rig.ports.restore()
+        self.rig.reactor.pump([5.0] * 3)
+        self.assertEqual({18080}, set(self.rig.sockets.bound))
+        self.assertEqual([18081], [told["port"] for told in self.rig.told("port.waiting")])
+        self.rig.sockets.taken.clear()
+        self.rig.reactor.advance(5.0)
+        self.assertEqual({18080, 18081}, set(self.rig.sockets.bound))
+        self.assertEqual([], self.rig.reactor.getDelayedCalls())
+
+    def test_aWaitingPortCanBeClosed(self) -> None:
+        self.rig.sockets.taken.add(18081)
+        self.rig.ports.restore()
+        self.successResultOf(self.rig.ports.withdraw(18081))
+        self.rig.sockets.taken.clear()
+        self.rig.reactor.advance(5.0)
+        self.assertEqual({18080}, set(self.rig.sockets.bound))
+
+    def test_whatTheSettingsForbidByNowStaysClosed(self) -> None:
+        self.rig.ports.mayOpen = lambda port: port == 18080
+        self.rig.ports.restore()
+        self.assertEqual({18080}, set(self.rig.sockets.bound))
+        self.successResultOf(self.rig.ports.stop(0))
+
+
+class VisitorTests(SynchronousTestCase):
+    """From the accepted connection to the stream."""
+
+    def setUp(self) -> None:
+        self.rig = Rig(Limits(total=3, perPort=2, parkSeconds=5, openSeconds=10))
+        self.successResultOf(self.rig.ports.desire(SPEC))
+
+    def assertReset(self, visitor: FakeSocket, code: str) -> None:
+        self.rig.settle()
+        self.assertTrue(visitor.sawReset)
+        self.assertEqual(b"", visitor.received)
+        self.assertEqual(code, (self.rig.told("visitor.refused") + self.rig.told("visitor.ended"))[-1]["code"])
+
+    def test_theVisitorsBytesFollowThePreamble(self) -> None:
+        seen = targets(self.rig.connected())
+        visitor = self.rig.visit(18080)
+        visitor.remoteSends(b"hello")
+        self.rig.settle()
+        self.assertEqual(Preamble(seen[0].preamble.connectionId, "10.0.0.5", 80), seen[0].preamble)
+        self.assertEqual(b"hello", seen[0].payload)
+
+    def test_theTargetsBytesReachTheVisitor(self) -> None:
+        seen = targets(self.rig.connected())
+        visitor = self.rig.visit(18080)
+        self.rig.settle()
+        seen[0].stream.write(b"welcome")
+        self.rig.settle()
+        visitor.remoteReads()
+        self.assertEqual(b"welcome", visitor.received)
+
+    def test_connectionIdsAreUnique(self) -> None:
+        seen = targets(self.rig.connected())
+        self.successResultOf(self.rig.ports.desire(PortSpec(18081, "uid-1", "[::1]", 80)))
+        for port in (18080, 18080, 18081):
+            self.rig.visit(port)
+        self.rig.settle()
+        self.assertEqual(["1-1", "1-2", "2-1"], [target.preamble.connectionId for target in seen])
+        self.assertEqual("::1", seen[2].preamble.host)
+
+    def test_theEndIsToldWithBytesAndDuration(self) -> None:
+        seen = targets(self.rig.connected())
+        visitor = self.rig.visit(18080)
+        visitor.remoteSends(b"12345")
+        self.rig.settle()
+        seen[0].stream.write(b"123")
+        seen[0].stream.loseWriteConnection()
+        self.rig.reactor.advance(2)
+        visitor.remoteFinishes()
+        self.rig.settle()
+        (told,) = self.rig.told("visitor.ended")
+        self.assertEqual((5, 3, 2, "finished"), (told["bytesIn"], told["bytesOut"], told["seconds"], told["reason"]))
+        self.assertEqual("198.51.100.7:50000", told["address"])
+
+    def test_anIpv4VisitorOfADualStackSocketIsAnIpv4Visitor(self) -> None:
+        self.rig.connected()
+        factory = self.rig.sockets.bound[18080].factory
+        for host in ("::ffff:192.0.2.9", "2001:db8::9"):
+            factory.buildProtocol(IPv6Address("TCP", host, 1))
+        addresses = [told["address"] for told in self.rig.told("visitor.connected")]
+        self.assertEqual(["192.0.2.9:1", "[2001:db8::9]:1"], addresses)
+
+    def test_aVisitorWaitsForTheConnectorToComeBack(self) -> None:
+        visitor = self.rig.visit(18080)
+        visitor.remoteSends(b"early")
+        self.rig.reactor.advance(4.9)
+        session = self.rig.session()
+        seen = targets(session)
+        self.rig.connectors.admit(session)
+        self.rig.verifier.answer("uid-1")
+        self.rig.settle()
+        self.assertEqual(b"early", seen[0].payload)
+        self.rig.reactor.advance(60)
+        self.assertFalse(visitor.sawReset)
+
+    def test_aVisitorIsResetWhenNoConnectorComesInTime(self) -> None:
+        visitor = self.rig.visit(18080)
+        self.rig.reactor.advance(4.9)
+        self.rig.settle()
+        self.assertFalse(visitor.sawReset)
+        self.rig.reactor.advance(0.2)
+        self.assertReset(visitor, "connector-away")
+        self.assertIn("uid-1", str(self.rig.told("visitor.refused")[0]["reason"]))
+
+    def test_aVisitorWhoGoesAwayGivesUpItsPlace(self) -> None:
+        for _ in range(10):
+            visitor = self.rig.visit(18080)
+            self.rig.settle()
+            visitor.remoteResets()
+            self.rig.settle()
+        session = self.rig.connected()
+        self.assertEqual({}, session.streams)
+
+    def test_aVisitorWaitsForAStreamAsLongAsTheLimitSays(self) -> None:
+        session = self.rig.connected()
+        session.streamLimit = 0
+        first, second = self.rig.visit(18080), self.rig.visit(18080)
+        self.rig.settle()
+        session.grant(1)
+        self.rig.reactor.advance(10)
+        self.assertReset(second, "limit")
+        self.assertFalse(first.sawReset)
+
+    def test_aVisitorWhoWaitsForAStreamIsResetWhenTheSessionIsLost(self) -> None:
+        session = self.rig.connected()
+        session.streamLimit = 0
+        visitor = self.rig.visit(18080)
+        session.lose(SessionLost("timed out"))
+        self.assertReset(visitor, "session-lost")
+
+    def test_aVisitorIsResetWhenItsSessionIsLost(self) -> None:
+        session = self.rig.connected()
+        visitor = self.rig.visit(18080)
+        self.rig.settle()
+        session.lose(SessionLost("timed out"))
+        self.assertReset(visitor, "session-lost")
+
+    def test_onePortsLimitIsItsOwn(self) -> None:
+        self.rig.connected()
+        self.successResultOf(self.rig.ports.desire(PortSpec(18081, "uid-1", "x", 1)))
+        visitors = [self.rig.visit(18080) for _ in range(3)]
+        self.assertReset(visitors[2], "limit")
+        self.assertFalse(self.rig.visit(18081).sawReset)
+
+    def test_thereIsALimitToAllVisitorsTogether(self) -> None:
+        self.rig.connected()
+        self.successResultOf(self.rig.ports.desire(PortSpec(18081, "uid-1", "x", 1)))
+        visitors = [self.rig.visit(port) for port in (18080, 18080, 18081, 18081)]
+        self.assertReset(visitors[3], "limit")
+        visitors[0].remoteResets()
+        self.rig.settle()
+        self.assertFalse(self.rig.visit(18081).sawReset)
+
+    def test_aTargetThatFitsNoPreambleResetsVisitorAndStream(self) -> None:
+        session = self.rig.connected()
+        self.successResultOf(self.rig.ports.desire(PortSpec(18081, "uid-1", "not a host", 1)))
+        self.assertReset(self.rig.visit(18081), "malformed-preamble")
+        self.assertEqual({}, session.streams)
+
+    def test_aFaultOfOursResetsTheVisitorAndIsLogged(self) -> None:
+        session = self.rig.connected()
+        session.protocol = "unheard of"
+        self.assertReset(self.rig.visit(18080), "internal")
+        self.assertEqual(1, len(self.flushLoggedErrors(KeyError)))
+        self.assertEqual({}, session.streams)
+
+    def test_newVisitorsGoToTheNewcomerAndOldOnesAreReset(self) -> None:
+        self.rig.connected(name="older")
+        old = self.rig.visit(18080)
+        self.rig.settle()
+        newcomer = self.rig.connected(name="newcomer")
+        seen = targets(newcomer)
+        self.assertReset(old, "session-lost")
+        self.rig.visit(18080)
+        self.rig.settle()
+        self.assertEqual(1, len(seen))
+
+
+class StopTests(SynchronousTestCase):
+    """The listener stops."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.successResultOf(self.rig.ports.desire(SPEC))
+        self.seen = targets(self.rig.connected())
+        self.visitor = self.rig.visit(18080)
+        self.rig.settle()
+
+    def test_visitorsMayFinish(self) -> None:
+        stopping = self.rig.ports.stop(30)
+        self.assertEqual({}, self.rig.sockets.bound)
+        self.rig.reactor.advance(29)
+        self.assertNoResult(stopping)
+        self.seen[0].stream.loseWriteConnection()
+        self.visitor.remoteFinishes()
+        self.rig.settle()
+        self.successResultOf(stopping)
+        self.assertFalse(self.visitor.sawReset)
+
+    def test_whoDoesNotFinishIsReset(self) -> None:
+        stopping = self.rig.ports.stop(30)
+        self.rig.reactor.advance(30)
+        self.rig.settle()
+        self.successResultOf(stopping)
+        self.assertTrue(self.visitor.sawReset)
+
+    def test_theWishesStay(self) -> None:
+        stopping = self.rig.ports.stop(0)
+        self.rig.reactor.advance(0)
+        self.rig.settle()
+        self.successResultOf(stopping)
+        self.assertEqual([SPEC], self.rig.store.load())
+
+
+UIDS = ("uid-1", "uid-2")
+PORTS = (18080, 18081, 18082)
+
+
+class WishedState(RuleBasedStateMachine):
+    """Whatever happens in whatever order, what is wished is bound, and visitors reach the latest session of the uid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig = Rig(policy=RecheckPolicy(seconds=1e6))  # no questions but those of newcomers
+        self.wished: dict[int, str] = {}
+        self.sessions: dict[str, FakeSession] = {}
+        self.seen: dict[str, list[Target]] = {}
+
+    @rule(uid=st.sampled_from(UIDS))
+    def connect(self, uid: str) -> None:
+        """A connector comes, perhaps in place of another."""
+        session = self.rig.session()
+        self.seen[uid] = targets(session)
+        self.rig.connectors.admit(session)
+        self.rig.verifier.answer(uid)
+        self.sessions[uid] = session
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        """A connector is lost."""
+        uid = data.draw(st.sampled_from(sorted(self.sessions)))
+        self.sessions.pop(uid).lose(SessionLost("timed out"))
+
+    @rule(port=st.sampled_from(PORTS), uid=st.sampled_from(UIDS), broken=st.booleans())
+    def open(self, port: int, uid: str, broken: bool) -> None:
+        """Somebody opens a port; the disk may fail."""
+        self.rig.store.broken = broken
+        opened: list[object] = []
+        self.rig.ports.desire(PortSpec(port, uid, "target", 80)).addBoth(opened.append)
+        self.settled()
+        if opened == [None]:
+            assert port not in self.wished
+            self.wished[port] = uid
+        else:
+            assert broken or port in self.wished
+        self.rig.store.broken = False
+
+    @rule(port=st.sampled_from(PORTS), broken=st.booleans())
+    def close(self, port: int, broken: bool) -> None:
+        """Somebody closes a port; the disk may fail."""
+        self.rig.store.broken = broken
+        closed: list[object] = []
+        self.rig.ports.withdraw(port).addBoth(closed.append)
+        self.settled()
+        assert isinstance(closed[0], int) == (port in self.wished and not broken)
+        if isinstance(closed[0], int):
+            del self.wished[port]
+        self.rig.store.broken = False
+
+    @rule(drain=st.sampled_from((0.0, 30.0)))
+    def restart(self, drain: float) -> None:
+        """The listener stops and starts again."""
+        self.rig.ports.stop(drain)
+        self.rig.reactor.advance(drain)
+        self.settled()
+        assert self.rig.sockets.bound == {}
+        self.rig.ports = self.rig.makePorts()
+        self.rig.ports.restore()
+
+    @precondition(lambda self: self.wished)
+    @rule(data=st.data())
+    def visit(self, data: st.DataObject) -> None:
+        """A visitor comes, and reaches the uid's latest session, or is reset."""
+        port = data.draw(st.sampled_from(sorted(self.wished)))
+        uid = self.wished[port]
+        before = len(self.seen.get(uid, ()))
+        visitor = self.rig.visit(port)
+        self.settled()
+        if uid in self.sessions:
+            assert len(self.seen[uid]) == before + 1
+        else:
+            self.rig.reactor.advance(5)
+            self.settled()
+            assert visitor.sawReset
+
+    def settled(self) -> None:
+        """All that needs no time has happened."""
+        self.rig.settle()
+
+    @invariant()
+    def theHostIsAsWished(self) -> None:
+        """Bound, kept and listed are exactly the wishes."""
+        self.settled()
+        assert set(self.rig.sockets.bound) == set(self.wished)
+        assert {spec.port: spec.uid for spec in self.rig.store.load()} == self.wished
+        assert {spec.port: spec.uid for spec in self.rig.ports.specs()} == self.wished
+
+    def teardown(self) -> None:
+        """Nothing is left behind."""
+        self.rig.ports.stop(0)
+        self.rig.reactor.advance(0)
+        self.rig.connectors.closeAll("the test ends")
+        self.settled()
+        assert self.rig.reactor.getDelayedCalls() == []
+
+
+class WishedStateTests(SynchronousTestCase):
+    """`WishedState`, run."""
+
+    def test_anyOrderOfEventsEndsInTheWishedState(self) -> None:
+        run_state_machine_as_test(
+            WishedState, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
+        )

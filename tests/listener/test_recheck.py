@@ -1,0 +1,105 @@
+"""Running sessions are verified again."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.errors import Code, SessionLost, VerifierFault, VerifierRefused
+from socketwarp.listener.recheck import RecheckPolicy
+from tests.fakes import leafCertificate
+from tests.listener.rig import Rig
+
+
+class RecheckTests(SynchronousTestCase):
+    """Asked every 60 seconds, less up to a fifth; a grace of 100 seconds."""
+
+    def setUp(self) -> None:
+        self.rig = Rig(policy=RecheckPolicy(seconds=60, grace=100))
+        self.session = self.rig.connected()
+
+    def ask(self) -> None:
+        """Let time pass until the verifier is asked."""
+        for _ in range(61):
+            if self.rig.verifier.asked:
+                return
+            self.rig.reactor.advance(1)
+        self.fail("not asked within 61 s")
+
+    def test_theVerifierIsAskedAgainAndAgain(self) -> None:
+        for _ in range(3):
+            before = self.rig.reactor.seconds()
+            self.ask()
+            self.assertTrue(48 <= self.rig.reactor.seconds() - before <= 60)
+            self.rig.verifier.answer("uid-1")
+        self.assertTrue(self.session.isOpen)
+
+    def test_aRefusalEndsTheSession(self) -> None:
+        self.ask()
+        self.rig.verifier.fail(VerifierRefused("Certificate is revoked"))
+        self.assertEqual((Code.DENIED, "Certificate is revoked"), self.session.closedWith)
+
+    def test_aFaultLetsItGoOnForTheGraceAndIsTold(self) -> None:
+        self.ask()
+        sure = 0.0
+        while self.session.isOpen:
+            self.rig.verifier.fail(VerifierFault("unreachable"))
+            if self.session.isOpen:
+                self.ask()
+        self.assertEqual(Code.VERIFIER_FAULT, self.session.closedWith[0] if self.session.closedWith else None)
+        self.assertTrue(100 <= self.rig.reactor.seconds() - sure <= 101)
+        self.assertEqual("unreachable", self.rig.told("connector.unverified")[0]["reason"])
+
+    def test_anAnswerAfterAFaultRenewsTheGrace(self) -> None:
+        for _ in range(4):
+            self.ask()
+            self.rig.verifier.fail(VerifierFault("unreachable"))
+            self.ask()
+            self.rig.verifier.answer("uid-1")
+        self.assertTrue(self.rig.reactor.seconds() > 150)
+        self.assertTrue(self.session.isOpen)
+
+    def test_afterAFaultItIsAskedSoon(self) -> None:
+        self.ask()
+        self.rig.verifier.fail(VerifierFault("unreachable"))
+        before = self.rig.reactor.seconds()
+        self.ask()
+        self.assertTrue(self.rig.reactor.seconds() - before <= 1)
+
+    def test_anUnexpectedFailureIsAFault(self) -> None:
+        self.ask()
+        self.rig.verifier.fail(ZeroDivisionError())
+        self.assertTrue(self.session.isOpen)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_withoutGraceTheFirstFaultEndsIt(self) -> None:
+        self.rig = Rig(policy=RecheckPolicy(seconds=60, grace=0))
+        self.session = self.rig.connected()
+        self.ask()
+        self.rig.verifier.fail(VerifierFault("unreachable"))
+        self.assertFalse(self.session.isOpen)
+
+    def test_aCertificateThatNamesAnotherUidEndsTheSession(self) -> None:
+        self.ask()
+        self.rig.verifier.answer("uid-2")
+        self.assertEqual(
+            (Code.DENIED, "the certificate of uid-1 now names uid-2"),
+            self.session.closedWith,
+        )
+
+    def test_theCertificatesEndOfLifeEndsTheSession(self) -> None:
+        self.rig = Rig(policy=RecheckPolicy(seconds=60))
+        self.rig.reactor.advance(leafCertificate("uid-1").not_valid_after_utc.timestamp() - 20)
+        self.session = self.rig.connected()
+        self.rig.reactor.advance(15)
+        self.assertTrue(self.session.isOpen)
+        self.rig.reactor.advance(15)
+        assert self.session.closedWith is not None
+        self.assertIn("expired", self.session.closedWith[1])
+
+    def test_aLostSessionIsNotAskedAbout(self) -> None:
+        self.session.lose(SessionLost("timed out"))
+        self.assertEqual([], self.rig.reactor.getDelayedCalls())
+
+    def test_aSessionThatIsLostWhileAskedAboutTakesTheQuestionBack(self) -> None:
+        self.ask()
+        self.session.lose(SessionLost("timed out"))
+        self.assertEqual(1, self.rig.verifier.cancelled)
+        self.assertEqual([], self.rig.reactor.getDelayedCalls())
