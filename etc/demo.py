@@ -189,7 +189,8 @@ def openPort(stage: Stage, api: str, target: int) -> int:
     while (answer := stage.run(call("POST", f"{api}/open", wish))) != "TcpListener created successfully!":
         if "No QUIC connection" not in answer or time.monotonic() > deadline:
             raise Failed(f"the port can't be opened: {answer}")
-        time.sleep(0.5)  # the connector is still on its way
+        step("The connector is still on its way; once more.")
+        time.sleep(0.5)
     stage.run(f"curl --silent --show-error {api}/list")
     return entry
 
