@@ -95,7 +95,7 @@ class InstallTests(SynchronousTestCase):
         self.assertIn("swconnector", commands)
         self.assertIn("--cert-path", installed.twistd("swlistener", "--help"))
         self.assertIn("--server-name", installed.twistd("swconnector", "--help"))
-        self.refusesToStart(installed, "swlistener", "SWL_CERT_PATH")
+        self.refusesToStart(installed, "swlistener", "SWL_")
         self.refusesToStart(installed, "swconnector", "server_name")
         self.assertIn("Usage", installed.command("--help"))
         installed.importAll(allModules())
