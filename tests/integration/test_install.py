@@ -96,7 +96,7 @@ class InstallTests(SynchronousTestCase):
         self.assertIn("--cert-path", installed.twistd("swlistener", "--help"))
         self.assertIn("--server-name", installed.twistd("swconnector", "--help"))
         self.refusesToStart(installed, "swlistener", "SWL_")
-        self.refusesToStart(installed, "swconnector", "server_name")
+        self.refusesToStart(installed, "swconnector", "SWC_")
         self.assertIn("Usage", installed.command("--help"))
         installed.importAll(allModules())
         return installed
