@@ -5,10 +5,14 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
 
-from ..identity.certificates import loadCredentials
+from ..identity.certificates import Credentials, loadCredentials
+from ..identity.watch import FileWatch
+from ..interfaces import Address, ISession
 from ..quic.endpoint import TransportSettings, connect
 from ..settings import ConnectorSettings
+from ..watches import Hangups
 from ..wire.dialect import DIALECTS
 from .attempt import Attempts
 from .backoff import Backoff
@@ -19,47 +23,72 @@ from .streams import IncomingStreams
 from .targets import Targets
 
 
-def makeConnector(settings: ConnectorSettings, reactor: Any) -> IService:  # Any: time, UDP, TCP and nameResolver
+def makeConnector(
+    settings: ConnectorSettings, reactor: Any
+) -> IService:  # Any: no interface names all that is used of it
     """
-    Make the connector: a service that stays connected to the listener until it is stopped.
+    Make a connector that isn't started: a service that stays connected to the listener until it is stopped.
 
-    :raises errors.ConfigurationError: when a certificate, key or CA file can't be used.
+    :raises errors.ConfigurationError: when a file that the settings name can't be used.
     """
-    credentials = loadCredentials(
-        str(settings.certPath),
-        str(settings.keyPath),
-        str(settings.caPath),
-        tuple(map(str, settings.crlPaths)),
-        crlExpired=settings.crlExpired,
-        role="client",
-    )
-    transport = TransportSettings(
-        idleTimeout=settings.idleTimeout,
-        keepAlive=settings.keepAlive,
-        handshakeTimeout=settings.handshakeTimeout,
-        streamWindow=settings.streamWindow,
-        sessionWindow=settings.sessionWindow,
-        streamLimit=settings.streamLimit,
-    )
-    streams = IncomingStreams(
-        Targets(Policy(settings.allowTargets), reactor, settings.dialTimeout), reactor, settings.dialLimit
-    )
-    toAddress = partial(
-        connect,
-        reactor,
-        serverName=settings.serverName,
-        credentials=credentials,
-        protocols=tuple(DIALECTS),
-        settings=transport,
-    )
-    connector = MultiService()
-    link = Link(
-        place(settings.serverName, settings.port),
-        Attempts(settings.serverName, settings.port, reactor.nameResolver, reactor, toAddress),
-        streams.serve,
-        Backoff(settings.backoffBase, settings.backoffCap, random.random),
-        settings.stableSeconds,
-        reactor,
-    )
-    link.setServiceParent(connector)
-    return connector
+    paths = (settings.certPath, settings.keyPath, settings.caPath)
+    load = partial(loadCredentials, *paths, settings.crlPaths, settings.crlExpired, role="client")
+    return ConnectorService(settings, reactor, FileWatch(reactor, (*paths, *settings.crlPaths), load))
+
+
+class ConnectorService(MultiService):
+    """A connector: a link to its listener, and what serves the streams of its sessions."""
+
+    def __init__(
+        self,
+        settings: ConnectorSettings,
+        reactor: Any,  # Any: as above
+        credentials: FileWatch[Credentials],
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._reactor = reactor
+        self._credentials = credentials
+
+    def startService(self) -> None:
+        """Connect, and stay connected."""
+        settings = self._settings
+        self._hangups = Hangups(self._reactor)
+        targets = Targets(Policy(settings.allowTargets), self._reactor, settings.dialTimeout)
+        self._streams = IncomingStreams(targets, self._reactor, settings.dialLimit, self._hangups)
+        link = Link(
+            place(settings.serverName, settings.port),
+            Attempts(settings.serverName, settings.port, self._reactor.nameResolver, self._reactor, self._connect),
+            self._streams.serve,
+            Backoff(settings.backoffBase, settings.backoffCap, random.random),
+            settings.stableSeconds,
+            self._reactor,
+        )
+        link.setServiceParent(self)
+        self._credentials.start()
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """End session and connections; fires when all of it is gone."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._credentials.stop()
+        await maybeDeferred(super().stopService)
+        await self._streams.whenIdle()
+        self._hangups.close()
+
+    def _connect(self, address: Address) -> Deferred[ISession]:
+        """One QUIC connection to one address, with the certificate as it is now."""
+        settings = self._settings
+        transport = TransportSettings(
+            idleTimeout=settings.idleTimeout,
+            keepAlive=settings.keepAlive,
+            handshakeTimeout=settings.handshakeTimeout,
+            streamWindow=settings.streamWindow,
+            sessionWindow=settings.sessionWindow,
+            streamLimit=settings.streamLimit,
+        )
+        return connect(
+            self._reactor, address, settings.serverName, self._credentials.current, list(DIALECTS), transport
+        )

@@ -2,13 +2,14 @@
 
 from functools import partial
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.logger import Logger
 
 from ..bridge import Bridge, Totals
 from ..errors import Code, SocketwarpError, TargetError, TargetTimedOut
 from ..interfaces import ISession, IStream
+from ..watches import IHangups
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
 from .names import place
@@ -23,15 +24,29 @@ class IncomingStreams:
 
     _log = Logger()
 
-    def __init__(self, targets: Targets, clock: IReactorTime, dialLimit: int) -> None:
+    def __init__(self, targets: Targets, clock: IReactorTime, dialLimit: int, hangups: IHangups | None = None) -> None:
+        """
+        :param dialLimit: streams that may be without their target at a time; more are refused.
+        :param hangups: watches targets that aren't read.
+        """
         self._targets = targets
         self._clock = clock
         self._dialLimit = dialLimit
+        self._hangups = hangups
         self._pending = 0
+        self._running = 0
+        self._waiters: list[Deferred[None]] = []
 
     def serve(self, session: ISession) -> None:
         """Take the session's streams from now on."""
         session.acceptStreams(partial(self._opened, session.sessionId, DIALECTS[session.protocol]))
+
+    def whenIdle(self) -> Deferred[None]:
+        """Fires when no connection is left; at once if there is none."""
+        if not self._running:
+            return succeed(None)
+        self._waiters.append(Deferred())
+        return self._waiters[-1]
 
     def _opened(self, session: str, dialect: Dialect, stream: IStream) -> None:
         """A stream: until its target is connected it counts as pending."""
@@ -40,12 +55,21 @@ class IncomingStreams:
             self._log.warn("session {session}: {limit} dials are under way", session=session, limit=self._dialLimit)
             return
         self._pending += 1
-        Deferred.fromCoroutine(self._carry(session, dialect, stream))
+        self._running += 1
+        Deferred.fromCoroutine(self._carry(session, dialect, stream)).addCallback(self._over)
+
+    def _over(self, result: None) -> None:
+        """A connection is gone, and perhaps it was the last one."""
+        self._running -= 1
+        if not self._running:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.callback(None)
 
     async def _carry(self, session: str, dialect: Dialect, stream: IStream) -> None:
         """One connection, from its preamble to its end."""
         began = self._clock.seconds()
-        bridge = Bridge(self._clock)
+        bridge = Bridge(self._clock, hangups=self._hangups)
         preamble = None
         try:
             preamble = await self._preamble(bridge, stream, dialect)

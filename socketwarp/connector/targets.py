@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionRefusedError, TimeoutError
+from twisted.internet.error import ConnectError, ConnectionRefusedError, TCPTimedOutError, TimeoutError
 from twisted.internet.interfaces import IAddress, IConnector, IProtocol
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -119,7 +119,7 @@ def _targetError(place: str, reason: Failure) -> TargetError:
     """What a failed connection means, in words that say what to look at."""
     if reason.check(ConnectionRefusedError):
         return TargetRefused(f"{place} refused the connection: nothing listens there")
-    if reason.check(TimeoutError):
+    if reason.check(TimeoutError, TCPTimedOutError):
         return TargetTimedOut(f"{place} didn't answer in time")
     detail = reason.value.osError if isinstance(reason.value, ConnectError) and reason.value.osError else reason.value
     return TargetUnreachable(f"{place} can't be reached: {detail}")

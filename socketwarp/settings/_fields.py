@@ -96,7 +96,12 @@ class CommonSettings:
         SECONDS, "_IDLE_SECONDS", "idle-seconds", "a silent session ends after", default=60.0, unit="seconds"
     )
     keepAlive: float = setting(
-        SECONDS, "_KEEPALIVE_SECONDS", "keepalive-seconds", "a PING is sent after", default=20.0, unit="seconds"
+        SECONDS,
+        "_KEEPALIVE_SECONDS",
+        "keepalive-seconds",
+        "a silent session sends a PING after",
+        default=50.0,
+        unit="seconds",
     )
     handshakeTimeout: float = setting(
         SECONDS, "_HANDSHAKE_SECONDS", "handshake-seconds", "longest handshake", default=10.0, unit="seconds"
