@@ -15,8 +15,10 @@ LOCK := .ci/requirements.lock
 PYTHON ?= $(shell for python in python3 python3.{14,13,12,11}; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$python && break; done)
 CODE := socketwarp twisted tests benchmarks etc docs
+# What the demonstration shows by hand, and so its test.
+tools = command -v openssl && command -v curl
 # $(call debian,a command that succeeds when the package is there,the package)
-debian = $(1) >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy $(2); }
+debian = { $(1); } >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy $(2); }
 
 # An environment whose Python has gone is made anew.
 ifeq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),)
@@ -36,11 +38,11 @@ $(STAMP): $(LOCK) setup.cfg pyproject.toml
 	touch $@
 
 demo: $(STAMP) ## the main job on real processes, each step printed
-	@$(call debian,command -v openssl,openssl)
-	@$(call debian,command -v curl,curl)
+	@$(call debian,$(tools),openssl curl)
 	@$(BIN)/python etc/demo.py
 
 test: $(STAMP) ## every test, and the coverage they reach
+	@$(call debian,$(tools),openssl curl)
 	@$(BIN)/python -m tests.run
 
 check: $(STAMP) ## formatter, linter, import rules, types
