@@ -3,7 +3,7 @@ A fake SCEP server that behaves as the real one was measured to: its verify call
 
 In tests: ``FakeScep()``, then `listen` for a loopback port, or `RequestTraversalAgent` on its `FakeScep.resource`.
 As a program: ``python -m tests.scepserver --port 3000 --ca DIR/ca.crt`` uses that certificate and the ``.key`` beside
-it, or makes both, prints one line with its URL and serves until it is ended. ``POST /fake/verify {"behaviour": "slow"}``
+it, or makes both, prints a line with its URL and serves until it is ended. ``POST /fake/verify {"behaviour": "slow"}``
 changes how it answers verify calls (`Behaviour`), so that other processes can make it misbehave.
 """
 

@@ -31,7 +31,8 @@ FilePath = str | os.PathLike[str]
 _Loaded = TypeVar("_Loaded")
 
 
-def _asText(path: FilePath) -> str:
+def asText(path: FilePath) -> str:
+    """The path as text."""
     return os.fspath(path)
 
 
@@ -44,7 +45,7 @@ class SettingFile:
     """
 
     setting: str
-    path: str = attrs.field(converter=_asText)
+    path: str = attrs.field(converter=asText)
 
     def __str__(self) -> str:
         """How errors and logs begin."""

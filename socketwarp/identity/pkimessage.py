@@ -110,7 +110,10 @@ class Transaction:
             raise EnrolmentRefused("the SCEP server wants a person to approve the request; enrol again after that")
         if status != _SUCCESS:
             info = str(attributes.get(FAIL_INFO, "no reason"))
-            raise EnrolmentRefused(f"the SCEP server refused the request ({_FAIL_INFOS.get(info, info)})")
+            raise EnrolmentRefused(
+                f"the SCEP server refused the request ({_FAIL_INFOS.get(info, info)}): the secret is wrong or used up, or the "
+                "client is in no state to get a certificate; ask the administrator for a new secret"
+            )
 
     def _decrypted(self, content: bytes) -> bytes:
         enveloped = cms.ContentInfo.load(content, strict=True)["content"]

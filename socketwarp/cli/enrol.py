@@ -1,0 +1,100 @@
+"""``socketwarp enrol``: get a certificate from a SCEP server."""
+
+import re
+from typing import Any, TextIO
+
+import click
+from twisted.internet.defer import ensureDeferred
+
+from ..errors import ConfigurationError
+from ..identity import enrol as _enrol
+from ..identity.describe import describe, fingerprintOf
+from ..identity.http import webAgent
+from ..identity.names import checkedUid
+from ..identity.pem import SettingFile
+from ._reactor import runOnReactor
+
+#: Characters of a secret.
+MAX_SECRET = 1024
+
+
+@click.command()
+@click.option("--url", required=True, help="The SCEP server's URL, like http://scep.example:3000/scep.")
+@click.option("--uid", required=True, help="Who the certificate is for.")
+@click.option("--secret-file", "secretFile", type=click.File(), help="File with the one-time secret; - for stdin.")
+@click.option("--secret", envvar="SOCKETWARP_SECRET", help="The secret itself; others can see it, so prefer a file.")
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the files.")
+@click.option("--dns", multiple=True, help="DNS name for the certificate; may be given several times.")
+@click.option("--ca-fingerprint", "fingerprint", help="SHA-256 fingerprint that the server's certificate must have.")
+@click.option("--tls-ca", "tlsCa", type=click.Path(), help="Roots (PEM) for an https URL; the system's by default.")
+@click.option("--renew", is_flag=True, help="Replace certificate and key (needs a new secret).")
+def enrol(
+    url: str,
+    uid: str,
+    secretFile: TextIO | None,
+    secret: str | None,
+    out: str,
+    dns: tuple[str, ...],
+    fingerprint: str | None,
+    tlsCa: str | None,
+    renew: bool,
+) -> None:
+    """
+    Get a certificate from a SCEP server, for a key that is made here: client.crt, client.key and ca.crt in --out.
+    """
+    files = _enrol.EnrolmentFiles(out)
+    files.check(renew)
+    known = files.knownAuthority()
+    wanted = _enrol.Enrolment(
+        _checkedUrl(url),
+        _checkedUid(uid),
+        _secretFrom(secretFile, secret),
+        dns,
+        known,
+        _checkedFingerprint(fingerprint),
+    )
+    enrolled = runOnReactor(lambda reactor: _enrolInTime(reactor, wanted, tlsCa))
+    files.write(enrolled)
+    click.echo(f"{files.certPath} and {files.keyPath}: {describe(enrolled.certificate)}")
+    if known is None and fingerprint is None:
+        click.echo(f"{files.caPath}: compare with the administrator's, sha256 {fingerprintOf(enrolled.authority)}")
+
+
+async def _enrolInTime(reactor: Any, wanted: _enrol.Enrolment, tlsCa: str | None) -> _enrol.Enrolled:
+    # Any: the reactor, see runOnReactor
+    agent = webAgent(reactor, SettingFile("--tls-ca", tlsCa) if tlsCa else None)
+    return await ensureDeferred(_enrol.enrol(agent, wanted)).addTimeout(_enrol.DEADLINE, reactor)
+
+
+def _checkedUrl(url: str) -> str:
+    if not re.fullmatch(r"https?://[!-~]+", url) or "?" in url:
+        raise ConfigurationError(
+            f"--url {url!r}: must be an http or https URL without a query, like http://host:3000/scep"
+        )
+    return url
+
+
+def _checkedUid(uid: str) -> str:
+    try:
+        return checkedUid(uid)
+    except ValueError as e:
+        raise ConfigurationError(f"--uid: {e}") from e
+
+
+def _checkedFingerprint(text: str | None) -> str | None:
+    if text is None:
+        return None
+    digits = text.lower().removeprefix("sha256:").replace(":", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ConfigurationError(f"--ca-fingerprint {text!r}: SHA-256 has 64 hexadecimal digits")
+    return digits
+
+
+def _secretFrom(file: TextIO | None, given: str | None) -> str:
+    if file is not None:
+        secret = file.read(MAX_SECRET + 1).strip()
+    else:
+        secret = given if given is not None else click.prompt("Secret", hide_input=True)
+    if not 0 < len(secret) <= MAX_SECRET:
+        raise ConfigurationError(f"the secret must have between 1 and {MAX_SECRET} characters")
+    return secret

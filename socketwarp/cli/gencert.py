@@ -1,0 +1,157 @@
+"""``socketwarp gencert``: make keys and certificates, and show what is in one."""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ..errors import ConfigurationError
+from ..identity.authority import (
+    AUTHORITY_DAYS,
+    LEAF_DAYS,
+    KeyType,
+    Made,
+    loadAuthority,
+    makeAuthority,
+    makeLeaf,
+    makeSelfSigned,
+    ownHosts,
+)
+from ..identity.describe import describe
+from ..identity.files import certificateFile, checkFree, keyFile, writeAll
+from ..identity.pem import SettingFile, readCertificates
+from ..interfaces import Role
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])  # Any: as click declares what it decorates
+
+_keyType = click.option(
+    "--key-type", "keyType", type=click.Choice(["rsa", "ec"]), default="rsa", show_default=True, help="Kind of key."
+)
+_force = click.option("--force", is_flag=True, help="Replace files that exist.")
+_out = click.option(
+    "--out", default=".", show_default=True, type=click.Path(file_okay=False), help="Directory for the files."
+)
+
+
+def _days(default: int) -> Callable[[_Function], _Function]:
+    return click.option("--days", default=default, show_default=True, type=click.IntRange(1, 36500), help="Valid for.")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--serverCert", "serverCert", type=click.Path(), help="Write a listener's self-signed certificate.")
+@click.option("--serverKey", "serverKey", type=click.Path(), help="Write its key.")
+@click.option("--clientCert", "clientCert", type=click.Path(), help="Write a connector's self-signed certificate.")
+@click.option("--clientKey", "clientKey", type=click.Path(), help="Write its key.")
+@click.option("--cn", help="Common name: the connector's uid; the listener's host name by default.")
+@click.option("--host", "hosts", multiple=True, help="Another name or address; may be given several times.")
+@_days(LEAF_DAYS)
+@_keyType
+@_force
+@click.pass_context
+def gencert(
+    context: click.Context,
+    serverCert: str | None,
+    serverKey: str | None,
+    clientCert: str | None,
+    clientKey: str | None,
+    cn: str | None,
+    hosts: tuple[str, ...],
+    days: int,
+    keyType: KeyType,
+    force: bool,
+) -> None:
+    """
+    Make certificates. With --serverCert or --clientCert: a self-signed one, which the other end takes as its CA file.
+    """
+    pairs: list[tuple[Role, str, str]] = [
+        *_pair("server", serverCert, serverKey),
+        *_pair("client", clientCert, clientKey),
+    ]
+    if context.invoked_subcommand is not None:
+        if pairs:
+            raise click.UsageError(f"--serverCert and --clientCert don't go with {context.invoked_subcommand}")
+        return
+    if not pairs:
+        raise click.UsageError("say what to make: ca, listener, connector, or --serverCert and --serverKey; see --help")
+    if cn is None and clientCert is not None:
+        raise click.UsageError("--clientCert needs --cn: the connector's uid")
+    checkFree([path for _, *paths in pairs for path in paths], force)
+    names = list(dict.fromkeys([*hosts, *ownHosts()]))
+    for role, certPath, keyPath in pairs:
+        _write(makeSelfSigned(role, cn or socket.gethostname(), names, keyType, days), certPath, keyPath, force)
+
+
+def _pair(role: Role, cert: str | None, key: str | None) -> list[tuple[Role, str, str]]:
+    if cert is None and key is None:
+        return []
+    if cert is None or key is None:
+        raise click.UsageError(f"--{role}Cert and --{role}Key go together")
+    return [(role, cert, key)]
+
+
+@gencert.command()
+@click.option("--name", default="socketwarp CA", show_default=True, help="Its common name.")
+@_days(AUTHORITY_DAYS)
+@_keyType
+@_out
+@_force
+def ca(name: str, days: int, keyType: KeyType, out: str, force: bool) -> None:
+    """Make an authority: ca.crt for both ends, ca.key to be kept away from them."""
+    certPath, keyPath = os.path.join(out, "ca.crt"), os.path.join(out, "ca.key")
+    checkFree([certPath, keyPath], force)
+    _write(makeAuthority(name, keyType, days), certPath, keyPath, force)
+
+
+@gencert.command()
+@click.option("--host", "hosts", multiple=True, required=True, help="Name or address; may be given several times.")
+@_days(LEAF_DAYS)
+@_keyType
+@_out
+@_force
+def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, force: bool) -> None:
+    """Make a listener's server.crt and server.key, signed by the directory's ca.crt and ca.key."""
+    _issue(out, "server", "server", hosts[0], hosts, keyType, days, force)
+
+
+@gencert.command()
+@click.option("--cn", required=True, help="The connector's uid.")
+@_days(LEAF_DAYS)
+@_keyType
+@_out
+@_force
+def connector(cn: str, days: int, keyType: KeyType, out: str, force: bool) -> None:
+    """Make a connector's client.crt and client.key, signed by the directory's ca.crt and ca.key."""
+    _issue(out, "client", "client", cn, (), keyType, days, force)
+
+
+def _issue(
+    out: str, file: str, role: Role, cn: str, hosts: Sequence[str], keyType: KeyType, days: int, force: bool
+) -> None:
+    certPath, keyPath = os.path.join(out, f"{file}.crt"), os.path.join(out, f"{file}.key")
+    checkFree([certPath, keyPath], force)
+    authority = loadAuthority(
+        SettingFile("authority's certificate", os.path.join(out, "ca.crt")),
+        SettingFile("authority's key", os.path.join(out, "ca.key")),
+    )
+    _write(makeLeaf(authority, role, cn, hosts, keyType, days), certPath, keyPath, force)
+
+
+def _write(made: Made, certPath: str, keyPath: str, force: bool) -> None:
+    writeAll([keyFile(keyPath, made.key), certificateFile(certPath, [made.certificate])], force)
+    click.echo(f"{certPath} and {keyPath}: {describe(made.certificate)}")
+
+
+@gencert.command()
+@click.argument("file", type=click.Path())
+def show(file: str) -> None:
+    """Print what matters of each certificate in FILE."""
+    for number, certificate in enumerate(readCertificates(SettingFile("file", file)), start=1):
+        click.echo(f"certificate {number}")
+        try:
+            lines = describe(certificate).lines()
+        except ValueError as e:
+            raise ConfigurationError(f"{file!r}: certificate {number} has an extension that can't be read: {e}") from e
+        for label, value in lines:
+            click.echo(f"  {label:<12} {value}")
