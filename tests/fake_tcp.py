@@ -130,7 +130,7 @@ class FakeSocket:
         """Some of what is there, and FIN behind it."""
         self.received += self._out[:size]
         del self._out[:size]
-        self.sawFin = self.sawFin or (self._finOut and not self._out and not self._resetIn)
+        self.sawFin = self.sawFin or (self._finOut and not (self._out or self._resetIn or self.sawReset))
         self._reactor.wake()
 
     @property
@@ -189,7 +189,8 @@ class FakeSocket:
         if not self._linger or self._in:
             self.sawReset = not self._resetIn
             self._out.clear()
-        self._finOut = True
+        else:
+            self._finOut = True
 
 
 def connect(reactor: FakeReactor, protocol: IProtocol) -> FakeSocket:

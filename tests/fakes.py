@@ -118,12 +118,15 @@ class FakeStream:
         self._out = outgoing
         self._in = incoming
         self._stopTold = False
+        self._ended: Exception | None = None  # not by us
 
     # IStream and IPushProducer
 
     def start(self, receiver: IStreamReceiver) -> None:
         assert self.receiver is None, "started twice"
         self.receiver = receiver
+        if self._ended is not None:
+            self.session.soon(receiver.connectionLost, Failure(self._ended))
         self.session.turn()
 
     def pauseProducing(self) -> None:
@@ -259,6 +262,7 @@ class FakeStream:
 
     def _end(self, reason: Exception) -> None:
         self.over = True
+        self._ended = reason
         self._forget()
         if self.receiver is not None:
             self.receiver.connectionLost(Failure(reason))
@@ -367,6 +371,10 @@ class FakeSession:
         self.turn()
         if self.isOpen:
             self.grant(self.streamLimit)
+
+    def soon(self, action: Callable[..., object], *arguments: object) -> None:
+        """Do it at the clock's next turn."""
+        self._clock.callLater(0, action, *arguments)
 
     def turn(self) -> None:
         """Something is to be carried: at the clock's next turn."""
