@@ -4,6 +4,7 @@ Certificates in words: the short texts of logs and errors, and the fields that `
 Texts are made from whatever a stranger put into a certificate, so nothing unprintable passes through.
 """
 
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -14,15 +15,19 @@ from cryptography.hazmat.primitives import hashes
 #: The longest name that a log or an error shows, characters.
 MAX_SHOWN = 200
 
-_USAGES = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-)
+#: Key usages as cryptography calls them, and as RFC 5280 §4.2.1.3 and openssl do.
+_USAGES = {
+    "digital_signature": "digitalSignature",
+    "content_commitment": "nonRepudiation",
+    "key_encipherment": "keyEncipherment",
+    "data_encipherment": "dataEncipherment",
+    "key_agreement": "keyAgreement",
+    "key_cert_sign": "keyCertSign",
+    "crl_sign": "cRLSign",
+}
+
+# cryptography warns of long names, which strangers send as they like; it still reads them.
+warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
 
 
 def printable(text: str) -> str:
@@ -160,10 +165,7 @@ def _alternativeNames(certificate: x509.Certificate) -> Iterator[str]:
 
 def _keyUsages(certificate: x509.Certificate) -> Iterator[str]:
     usage = keyUsage(certificate)
-    for attribute in _USAGES if usage else ():
-        if getattr(usage, attribute):
-            head, *rest = attribute.split("_")
-            yield head + "".join(each.upper() if each == "crl" else each.capitalize() for each in rest)
+    return (name for attribute, name in _USAGES.items() if usage and getattr(usage, attribute))
 
 
 def _extendedUsages(certificate: x509.Certificate) -> Iterator[str]:
