@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 from twisted.application.service import IService
 
 from .connector.service import makeConnector
-from .process import EndOptions, makeEnd
-from .settings import CommonSettings, ConnectorSettings
+from .process import EndOptions, makeEnd, parametersOf
+from .settings import ConnectorSettings
 
 
 class Options(EndOptions):
     """Options of ``twistd swconnector``."""
 
-    settings: ClassVar[type[CommonSettings]] = ConnectorSettings
+    optParameters: ClassVar[list[list[str | None]]] = parametersOf(ConnectorSettings)
     longdesc = (
         "Stays connected to a listener and dials its visitors' targets. "
         "An option goes before its environment variable, and that before the settings file (settings.json)."

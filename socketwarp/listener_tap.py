@@ -4,14 +4,14 @@ from typing import Any, ClassVar
 
 from twisted.application.service import IService
 
-from .process import EndOptions, makeEnd
-from .settings import CommonSettings, ListenerSettings
+from .process import EndOptions, makeEnd, parametersOf
+from .settings import ListenerSettings
 
 
 class Options(EndOptions):
     """Options of ``twistd swlistener``."""
 
-    settings: ClassVar[type[CommonSettings]] = ListenerSettings
+    optParameters: ClassVar[list[list[str | None]]] = parametersOf(ListenerSettings)
     longdesc = (
         "Accepts connectors over QUIC and visitors on the TCP ports that the API opens. "
         "An option goes before its environment variable, and that before the settings file."

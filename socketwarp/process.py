@@ -24,33 +24,39 @@ from twisted.logger import (
 from twisted.python import usage
 
 from .errors import SocketwarpError
-from .settings import CommonSettings, effective, load, settingsOf
+from .settings import CommonSettings, Setting, effective, load, settingsOf
 
 S = TypeVar("S", bound=CommonSettings)
 log = Logger()
 
 
-class EndOptions(usage.Options):
-    """The options of an end: one for each setting, ``--config`` and ``--check``."""
+def parametersOf(kind: type[CommonSettings]) -> list[list[str | None]]:
+    """The ``optParameters`` of an end: one for each setting, and ``--config``."""
+    default = kind.defaultFile or "none"
+    file = f"Settings file, TOML (*.toml) or JSON. [{kind.prefix}_SETTINGS; default: {default}]"
+    settings = settingsOf(kind).values()
+    return [["config", None, None, file], *([names.flag, None, None, _describe(names)] for names in settings)]
 
-    settings: ClassVar[type[CommonSettings]] = CommonSettings
+
+def _describe(names: Setting) -> str:
+    unit = f" ({names.unit})" if names.unit else ""
+    return f"{names.help[0].upper()}{names.help[1:]}{unit}. [{names.environment}]"
+
+
+class EndOptions(usage.Options):
+    """What the options of both ends have in common; each adds its `parametersOf`."""
+
     optFlags: ClassVar[list[list[str | None]]] = [
         ["check", None, "Print the effective settings and where each comes from, then exit."]
     ]
 
-    def __init__(self) -> None:
-        self.optParameters = [
-            [names.flag, None, None, _describe(names.environment, names.help, names.unit)]
-            for names in settingsOf(self.settings).values()
-        ]
-        default = self.settings.defaultFile or "none"
-        help = f"Settings file, TOML (*.toml) or JSON. [{self.settings.prefix}_SETTINGS; default: {default}]"
-        self.optParameters.append(["config", None, None, help])
-        super().__init__()
-
-
-def _describe(environment: str, help: str, unit: str) -> str:
-    return f"{help[0].upper()}{help[1:]}{f' ({unit})' if unit else ''}. [{environment}]"
+    def postOptions(self) -> None:
+        """
+        Write no pid file in the foreground, unless one is named: whoever runs ``twistd -n`` knows the process, the
+        directory may not be writable, and both ends may be started in one.
+        """
+        if self.parent is not None and self.parent.get("nodaemon") and self.parent.get("pidfile") == "twistd.pid":
+            self.parent["pidfile"] = ""
 
 
 def makeEnd(
@@ -65,7 +71,8 @@ def makeEnd(
 
     :param name: what the end calls itself on stderr.
     :param make: makes the end's service; raises `errors.SocketwarpError`.
-    :raises SystemExit: after one line on stderr, with the error's exit code; with 0 after ``--check``.
+    :raises StartFailed: after one line on stderr, with the error's exit code.
+    :raises SystemExit: with 0, after ``--check``.
     """
     signal.signal(signal.SIGTERM, _exitNow)
     with exitOnError(name):
@@ -79,6 +86,22 @@ def makeEnd(
         return End(name, make(settings, reactor), reactor)
 
 
+class StartFailed(SystemExit, Exception):
+    """
+    Ends the process with an exit status, before it has begun its work.
+
+    Also an `Exception`, because twistd removes its pid file, and tells the process that waits for the daemon, only for
+    those; as a `SystemExit` it goes through to the interpreter without a traceback.
+    """
+
+    def __init__(self, line: str, status: int) -> None:
+        super().__init__(status)
+        self._line = line
+
+    def __str__(self) -> str:
+        return self._line
+
+
 @contextmanager
 def exitOnError(name: str) -> Iterator[None]:
     """
@@ -87,7 +110,7 @@ def exitOnError(name: str) -> Iterator[None]:
     The line goes to the process's own stderr: by the time a port is bound, twistd has turned ``sys.stderr`` into its
     log, and a daemon has only the log.
 
-    :raises SystemExit: with the error's ``exitCode``.
+    :raises StartFailed: with the error's ``exitCode``.
     """
     try:
         yield
@@ -95,7 +118,7 @@ def exitOnError(name: str) -> Iterator[None]:
         line = " ".join(str(error).split())
         log.error("{name}: {line}", name=name, line=line)
         print(f"{name}: {line}", file=sys.__stderr__, flush=True)
-        raise SystemExit(error.exitCode) from None
+        raise StartFailed(line, error.exitCode) from None
 
 
 def limitLog(level: str) -> None:

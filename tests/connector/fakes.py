@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -102,6 +103,11 @@ class TargetReactor(FakeReactor):
         super().__init__()
         self.nameResolver = FakeResolver()
         self.dials: list[FakeDial] = []
+
+    def addReader(self, reader: object) -> None:
+        """The watch for hangups has no socket to play."""
+        if isinstance(reader, Connection):
+            super().addReader(reader)
 
     def connectTCP(self, host: str, port: int, factory: ClientFactory, timeout: float) -> IConnector:
         self.dials.append(FakeDial(self, host, port, factory, timeout))

@@ -21,7 +21,7 @@ class Explaining(SynchronousTestCase):
     def test_alertsOfOursAreAboutTheListeners(self) -> None:
         """We checked it."""
         line = explain(SessionLost("names other.example.net", 0x100 + 42))
-        self.assertIn("we refused the listener: its certificate is broken, or not for this use", line)
+        self.assertIn("we refused the listener: its certificate isn't acceptable", line)
         self.assertIn("names other.example.net", line)
 
     def test_otherAlerts(self) -> None:

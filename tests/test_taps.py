@@ -1,0 +1,259 @@
+"""The taps: options, exit statuses, the log's level and SIGTERM, without a process."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+from twisted.application.service import IService, IServiceMaker, MultiService, Service
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, LogPublisher, globalLogBeginner
+from twisted.plugin import IPlugin
+from twisted.python.usage import Options, UsageError
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from socketwarp import connector_tap, listener_tap
+from socketwarp.errors import AddressUnavailable, ConfigurationError
+from socketwarp.process import End, StartFailed, limitLog
+from socketwarp.settings import ConnectorSettings, ListenerSettings, settingsOf
+from tests.certs import Authority
+from twisted.plugins import socketwarp_plugins
+
+
+@implementer(IReactorFromThreads)
+class MemoryReactor(MemoryReactorClock):
+    """With what signal handlers use."""
+
+    def callFromThread(self, callable: Callable[..., object], *args: object, **kwargs: object) -> None:
+        self.callLater(0, callable, *args, **kwargs)
+
+
+class TapTests(SynchronousTestCase):
+    """What the test cases share: a process of our own to play with."""
+
+    def setUp(self) -> None:
+        self.stderr, self.stdout = StringIO(), StringIO()
+        self.handlers: dict[int, Callable[[int, object], None]] = {}
+        self.patch(sys, "__stderr__", self.stderr)
+        self.patch(sys, "stdout", self.stdout)
+        self.patch(os, "environ", {"HOME": "/home/me"})
+        self.patch(signal, "signal", self.handlers.__setitem__)
+        self.patch(globalLogBeginner, "beginLoggingTo", lambda observers, *args, **kwargs: None)
+        self.reactor = MemoryReactor()
+
+    def fails(self, make: Callable[[], object]) -> tuple[int, str]:
+        """The exit status, and what is on stderr."""
+        with self.assertRaises(SystemExit) as caught:
+            make()
+        assert isinstance(caught.exception.code, int)
+        return caught.exception.code, self.stderr.getvalue()
+
+
+class Plugins(SynchronousTestCase):
+    """What twistd and twist find."""
+
+    def test_bothEnds(self) -> None:
+        """Each leads to its tap."""
+        for maker, tap in (
+            (socketwarp_plugins.swlistener, listener_tap),
+            (socketwarp_plugins.swconnector, connector_tap),
+        ):
+            verifyObject(IServiceMaker, maker)
+            verifyObject(IPlugin, maker)
+            self.assertIs(maker.options, tap.Options)
+            self.assertIs(maker.makeService, tap.makeService)
+
+
+class OptionTests(TapTests):
+    """Flags are made of the settings."""
+
+    def test_eachSettingHasAFlag(self) -> None:
+        """That takes a value, whatever the setting is."""
+        for tap, kind in ((listener_tap, ListenerSettings), (connector_tap, ConnectorSettings)):
+            for setting in settingsOf(kind).values():
+                options = tap.Options()
+                options.parseOptions([f"--{setting.flag}", "x"])
+                self.assertEqual(options[setting.flag], "x")
+
+    def test_helpNamesTheEnvironment(self) -> None:
+        """And the unit."""
+        text = " ".join(str(listener_tap.Options()).split())
+        self.assertIn("QUIC (UDP) port. [SWL_PORT]", text)
+        self.assertIn("(seconds). [SWL_IDLE_SECONDS]", text)
+        self.assertIn("[SWL_SETTINGS; default: none]", text)
+        self.assertIn("[SWC_SETTINGS; default: settings.json]", " ".join(str(connector_tap.Options()).split()))
+
+    def test_unknownFlags(self) -> None:
+        """Are twistd's to complain of."""
+        self.assertRaises(UsageError, listener_tap.Options().parseOptions, ["--prot", "1"])
+
+    def test_noPidFileInTheForeground(self) -> None:
+        """Unless somebody names one; a daemon keeps twistd's."""
+        for nodaemon, given, expected in (
+            (True, "twistd.pid", ""),
+            (True, "/run/mine.pid", "/run/mine.pid"),
+            (False, "twistd.pid", "twistd.pid"),
+        ):
+            options = listener_tap.Options()
+            options.parent = Options()
+            options.parent.update({"nodaemon": nodaemon, "pidfile": given})
+            options.parseOptions([])
+            self.assertEqual(options.parent["pidfile"], expected)
+
+
+class Starting(TapTests):
+    """Before anything is opened."""
+
+    def make(self, tap: Any, *arguments: str) -> IService:  # Any: a module
+        options = tap.Options()
+        options.parseOptions(arguments)
+        return IService(tap.makeService(options, self.reactor))
+
+    def test_aBadSettingIsOneLineAndStatus78(self) -> None:
+        """For both ends."""
+        self.assertEqual(
+            self.fails(lambda: self.make(listener_tap, "--port", "x")),
+            (78, "swlistener: --port: 'x' is not a port number from 0 to 65535\n"),
+        )
+        os.environ["SWC_SETTINGS"] = "/nowhere"
+        status, line = self.fails(lambda: self.make(connector_tap))
+        self.assertEqual(status, 78)
+        self.assertTrue(
+            line.endswith("swconnector: SWC_SETTINGS: '/nowhere': no such file: create it, or name another\n")
+        )
+
+    def test_aBadFileIsOneLineAndStatus78(self) -> None:
+        """Named by its setting."""
+        status, line = self.fails(lambda: self.make(listener_tap, "--key-path", "/nowhere.key"))
+        self.assertEqual((status, line.count("\n")), (78, 1))
+        self.assertIn("/nowhere.key", line)
+
+    def test_check(self) -> None:
+        """Shows the settings with their sources, and exits with 0; with bad ones, with 78."""
+        self.assertEqual(self.fails(lambda: self.make(listener_tap, "--check", "--port", "1")), (0, ""))
+        self.assertIn("--port=1  (flag)\n", self.stdout.getvalue())
+        self.assertIn("SWL_VERIFIER=scep  (default)\n", self.stdout.getvalue())
+        self.assertEqual(self.fails(lambda: self.make(listener_tap, "--check", "--port", "x"))[0], 78)
+
+    def test_bothEndsAreMade(self) -> None:
+        """And not started."""
+        os.mkdir(directory := self.mktemp())
+        authority = Authority()
+        for tap, issued in ((listener_tap, authority.server()), (connector_tap, authority.issue("uid-1"))):
+            paths = issued.write(directory)
+            arguments = ["--cert-path", paths.cert, "--key-path", paths.key, "--ca-path", paths.ca]
+            if tap is connector_tap:
+                arguments += ["--server-name", "localhost"]
+            verifyObject(IService, self.make(tap, *arguments))
+        self.assertEqual((self.reactor.tcpServers, self.reactor.getDelayedCalls()), ([], []))
+
+    def test_sigtermBeforeTheReactorRuns(self) -> None:
+        """Ends the process with status 0, too."""
+        self.fails(lambda: self.make(listener_tap, "--port", "x"))
+        with self.assertRaises(SystemExit) as caught:
+            self.handlers[signal.SIGTERM](signal.SIGTERM, None)
+        self.assertEqual(caught.exception.code, 0)
+
+
+class Failing(Service):
+    """A service that can't start."""
+
+    def __init__(self, privileged: Exception | None = None, unprivileged: Exception | None = None) -> None:
+        self.errors = privileged, unprivileged
+        self.calls: list[str] = []
+
+    def privilegedStartService(self) -> None:
+        self.calls.append("privileged")
+        if self.errors[0] is not None:
+            raise self.errors[0]
+
+    def startService(self) -> None:
+        self.calls.append("unprivileged")
+        if self.errors[1] is not None:
+            raise self.errors[1]
+
+
+class Running(TapTests):
+    """The service that twistd runs."""
+
+    def test_anOccupiedPortIsOneLineAndStatus69(self) -> None:
+        """Whenever it is bound."""
+        error = AddressUnavailable("port 80:\nin use")
+        for service in (Failing(privileged=error), Failing(unprivileged=error)):
+            self.stderr.truncate(0)
+            self.stderr.seek(0)
+            end = End("swlistener", service, self.reactor)
+            self.assertEqual(self.fails(end.startService), (69, "swlistener: port 80: in use\n"))
+
+    def test_twistdRemovesItsPidFile(self) -> None:
+        """It does so for an `Exception`, and tells whoever waits for the daemon."""
+        end = End("swlistener", Failing(unprivileged=ConfigurationError("no")), self.reactor)
+        error = self.assertRaises(StartFailed, end.startService)
+        self.assertIsInstance(error, Exception)
+        self.assertEqual((str(error), error.code), ("no", 78))
+
+    def test_otherErrorsAreTwistds(self) -> None:
+        """A fault of ours is to be seen with its traceback."""
+        end = End("swlistener", Failing(unprivileged=ZeroDivisionError()), self.reactor)
+        self.assertRaises(ZeroDivisionError, end.startService)
+
+    def test_privilegesAreUsedOnce(self) -> None:
+        """twistd asks for it, twist doesn't."""
+        for withTwistd in (True, False):
+            service = Failing()
+            end = End("swlistener", service, self.reactor)
+            if withTwistd:
+                end.privilegedStartService()
+            end.startService()
+            self.assertEqual(service.calls, ["privileged", "unprivileged"])
+
+    def test_sigterm(self) -> None:
+        """The first stops the reactor; the second doesn't wait for what the first began."""
+        exits: list[int] = []
+        self.patch(os, "_exit", exits.append)
+        stops: list[str] = []
+        self.patch(self.reactor, "stop", lambda: stops.append("stop"))
+        End("swlistener", MultiService(), self.reactor).startService()
+        self.assertEqual(self.handlers, {})
+        for hook, args, kwargs in self.reactor.whenRunningHooks:
+            hook(*args, **kwargs)
+        self.handlers[signal.SIGTERM](signal.SIGTERM, None)
+        self.reactor.advance(0)
+        self.assertEqual((stops, exits), (["stop"], []))
+        self.handlers[signal.SIGTERM](signal.SIGTERM, None)
+        self.assertEqual((stops, exits), (["stop"], [0]))
+
+
+class LogLevels(TapTests):
+    """The least important messages that are logged."""
+
+    def logged(self, level: str) -> list[str]:
+        """The levels that come through."""
+        publisher, seen = LogPublisher(), []
+
+        def begin(observers: list[ILogObserver]) -> None:
+            for observer in observers:
+                publisher.addObserver(observer)
+
+        self.patch(globalLogBeginner, "beginLoggingTo", begin)
+        limitLog(level)
+
+        @implementer(ILogObserver)
+        def observe(event: LogEvent) -> None:
+            seen.append(event["log_level"].name)
+
+        globalLogBeginner.beginLoggingTo([observe])
+        for each in LogLevel.iterconstants():
+            Logger(namespace="test", observer=publisher).emit(each, "x")
+        return seen
+
+    def test_levels(self) -> None:
+        """Each lets itself and what is worse through."""
+        every = ["debug", "info", "warn", "error", "critical"]
+        for number, level in enumerate(every[:4]):
+            self.assertEqual(self.logged(level), every[number:])
