@@ -130,7 +130,7 @@ class Api:
     _ports: Ports
     app: ClassVar[Klein] = Klein()
 
-    _log = Logger(namespace="socketwarp.listener.api")
+    _log = Logger()
 
     @app.route("/open", methods=["POST"])
     async def open(self, request: IRequest) -> bytes:
@@ -195,18 +195,21 @@ def _text(request: IRequest, status: int, text: str) -> bytes:
 def _answer(request: IRequest, status: int, contentType: bytes, body: bytes) -> bytes:
     request.setResponseCode(status)
     request.setHeader(b"Content-Type", contentType)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
     return body
 
 
 class ApiResource(KleinResource):
-    """Klein's resource, which can't take every host name that a client may claim to have asked for."""
+    """Klein's resource, kept from host names and paths that would be an error of ours in its log, not the client's."""
 
     def render(self, request: IRequest) -> KleinRenderable:
         """Answer a request."""
         try:
-            return super().render(request)
-        except HTTPException as error:
-            return _text(request, error.code or 400, error.name)
+            request.getRequestHostname().decode("ascii").encode("idna")
+            b"/".join(request.postpath).decode()
+        except UnicodeError:
+            return _text(request, 400, "the host or the path isn't written as one can be")
+        return super().render(request)
 
 
 class BoundedRequest(Request):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -57,7 +57,7 @@ class Connectors:
     _waiting: dict[str, dict[Deferred[ISession], None]] = attrs.field(factory=dict, init=False)
     _waitingCount: int = attrs.field(default=0, init=False)
 
-    _log = Logger(namespace="socketwarp.listener.connectors")
+    _log = Logger()
 
     def __iter__(self) -> Iterator[Connector]:
         """The verified sessions of this moment."""
@@ -115,8 +115,8 @@ class Connectors:
         session.whenClosed().addCallback(lambda _: asked.cancel())
 
     def _unverified(self, session: ISession, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return
+        if not session.isOpen:
+            return  # it died meanwhile, and its question was taken back
         error = failure.value
         if not isinstance(error, SocketwarpError):
             self._log.failure("the verifier failed", failure)

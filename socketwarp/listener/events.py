@@ -71,7 +71,7 @@ class Events:
     _subscribers: list[Callable[[Event], None]] = attrs.field(factory=list, init=False)
     _count: int = attrs.field(default=0, init=False)
 
-    _log = Logger(namespace="socketwarp.listener.events")
+    _log = Logger()
 
     def emit(self, name: str, **fields: Field) -> Event:
         """

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -47,7 +47,7 @@ class Recheck:
     _call: IDelayedCall | None = attrs.field(default=None, init=False)
     _asked: Deferred[None] | None = attrs.field(default=None, init=False)
 
-    _log = Logger(namespace="socketwarp.listener.recheck")
+    _log = Logger()
 
     def start(self) -> None:
         """Count from now: the session has just been verified."""
@@ -81,6 +81,8 @@ class Recheck:
 
     def _answered(self, identity: Identity) -> None:
         self._asked = None
+        if not self._session.isOpen:
+            return
         if identity.uid != self._identity.uid:
             self._end(VerifierRefused(f"the certificate of {self._identity.uid} now names {identity.uid}"))
             return
@@ -90,8 +92,8 @@ class Recheck:
 
     def _unanswered(self, failure: Failure) -> None:
         self._asked = None
-        if failure.check(CancelledError):
-            return
+        if not self._session.isOpen:
+            return  # it ended meanwhile, and its question was taken back
         if isinstance(failure.value, VerifierRefused):
             self._end(failure.value)
             return

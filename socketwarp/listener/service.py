@@ -111,7 +111,7 @@ class ListenerService(Service):
     _threads: ThreadPool
     _api: IListeningPort | None = attrs.field(default=None, init=False)
 
-    _log = Logger(namespace="socketwarp.listener")
+    _log = Logger()
 
     @property
     def quicAddress(self) -> Address:

@@ -9,7 +9,6 @@ would look like success while every visitor is turned away.
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
 
 import attrs
 import cattrs
@@ -27,9 +26,6 @@ MIGRATIONS = ("CREATE TABLE ports (port INTEGER PRIMARY KEY, wish TEXT NOT NULL)
 
 #: Seconds to wait for another process that holds the database, before giving up.
 BUSY_SECONDS = 5.0
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 @attrs.frozen
@@ -87,27 +83,28 @@ class IPortStore(Interface):
         """Finish what was begun and let go of the file."""
 
 
-class RunInThread(Protocol):
-    """Calls a function away from the reactor's thread: one at a time, in the order given."""
-
-    def __call__(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_T]:
-        """Fires with what the function returns, in the reactor's thread."""
-        ...
-
+#: Calls a function with its arguments away from the reactor's thread, one call at a time, in the order given.
+RunInThread = Callable[..., Deferred[None]]
 
 _converter = make_converter(forbid_extra_keys=True)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> tuple[sqlite3.Connection, list[PortSpec]]:
+    """The database, and the wishes in it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # The connection is used by one thread at a time: here before the reactor runs, then by RunInThread's only.
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection)
+        return connection, _wishes(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
+
+
+def _wishes(connection: sqlite3.Connection) -> list[PortSpec]:
+    rows = connection.execute("SELECT wish FROM ports ORDER BY port").fetchall()
+    return [_converter.loads(wish, PortSpec) for (wish,) in rows]
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -145,14 +142,13 @@ class SqlitePortStore:
         :raises errors.ConfigurationError: the directory can't be used, or the database is damaged or too new.
         """
         try:
-            self._connection = _open(self.path)
-            rows = self._connection.execute("SELECT wish FROM ports ORDER BY port").fetchall()
-            return [_converter.loads(wish, PortSpec) for (wish,) in rows]
+            self._connection, wishes = _open(self.path)
+            return wishes
         except (sqlite3.OperationalError, OSError) as error:
             raise ConfigurationError(
                 f"SWL_STATE_DIR: {self.path} can't be opened ({error}): name a directory that we may write to"
             ) from error
-        except (sqlite3.DatabaseError, ValueError, TypeError, cattrs.BaseValidationError) as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
             raise ConfigurationError(
                 f"SWL_STATE_DIR: the database {self.path} can't be trusted ({error}): put a backup in its place, "
                 "or move it away to start with no open ports"

@@ -62,7 +62,7 @@ class Visitor:
     bridge: Bridge = attrs.field(init=False)
     ended: Deferred[None] = attrs.field(init=False)
 
-    _log = Logger(namespace="socketwarp.listener.visitors")
+    _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         self._since = self._clock.seconds()

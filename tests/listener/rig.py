@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socketwarp.errors import PortUnavailable, StoreUnavailable
+from socketwarp.errors import PortUnavailable, StoreUnavailable, VerifierFault
 from socketwarp.interfaces import Identity, IVerifier
 from socketwarp.listener.connectors import Connectors
 from socketwarp.listener.events import Events
@@ -47,6 +47,7 @@ class FakeVerifier:
     def _cancel(self, d: Deferred[Identity]) -> None:
         self.cancelled += 1
         self.asked = [each for each in self.asked if each[1] is not d]
+        d.errback(VerifierFault("the question was given up"))
 
     def answer(self, uid: str) -> None:
         """Name the uid behind the oldest question."""

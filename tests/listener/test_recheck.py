@@ -94,6 +94,13 @@ class RecheckTests(SynchronousTestCase):
         assert self.session.closedWith is not None
         self.assertIn("expired", self.session.closedWith[1])
 
+    def test_anAnswerForASessionThatIsClosingChangesNothing(self) -> None:
+        self.ask()
+        self.session.isOpen = False
+        self.rig.verifier.answer("uid-2")
+        self.assertIsNone(self.session.closedWith)
+        self.assertEqual([], self.rig.reactor.getDelayedCalls())
+
     def test_aLostSessionIsNotAskedAbout(self) -> None:
         self.session.lose(SessionLost("timed out"))
         self.assertEqual([], self.rig.reactor.getDelayedCalls())

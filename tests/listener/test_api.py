@@ -1,0 +1,258 @@
+"""The HTTP calls, byte for byte through the server that the listener starts."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.listener.api import BODY_LIMIT, IDLE_SECONDS, Api, makeSite
+from socketwarp.listener.store import PortSpec
+from tests.listener.rig import Rig
+
+OPEN = {"uid": "uid-1", "port": 18080, "connect_address": "10.0.0.5", "connect_port": 80}
+
+
+class Client:
+    """A connection to the API."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.site = makeSite(Api(rig.connectors, rig.ports), rig.reactor)
+        self.connect()
+
+    def connect(self) -> None:
+        address = IPv4Address("TCP", "127.0.0.1", 50000)
+        self.transport = StringTransportWithDisconnection(hostAddress=IPv4Address("TCP", "127.0.0.1", 8080))
+        self.channel = self.site.buildProtocol(address)
+        self.transport.protocol = self.channel
+        self.channel.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> None:
+        self.channel.dataReceived(data)
+
+    def answer(self) -> tuple[int, dict[str, str], str]:
+        """Status, headers and body of what has come."""
+        head, _, body = self.transport.value().partition(b"\r\n\r\n")
+        self.transport.clear()
+        status, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        return int(status.split()[1]), headers, body.decode()
+
+    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], str]:
+        """One whole call on a connection of its own."""
+        self.connect()
+        lines = [f"{method} {path} HTTP/1.1", f"Content-Length: {len(body)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in ({"Host": "localhost"} | headers).items()]
+        self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        return self.answer()
+
+
+class ApiTestCase(SynchronousTestCase):
+    """A listener with one connector, and a client of its API."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.rig.connected("uid-1")
+        self.client = Client(self.rig)
+
+    def openPort(self, **changed: object) -> tuple[int, str]:
+        status, _, text = self.client.call("POST", "/open", json.dumps(OPEN | changed).encode())
+        return status, text
+
+
+class OriginalCallTests(ApiTestCase):
+    """The original's three calls, with the original's words."""
+
+    def test_openOpensAPort(self) -> None:
+        self.assertEqual((200, "TcpListener created successfully!"), self.openPort())
+        self.assertEqual([PortSpec(18080, "uid-1", "10.0.0.5", 80)], self.rig.ports.specs())
+
+    def test_openWaitsForTheDisk(self) -> None:
+        self.rig.store.slow = True
+        self.client.send(b"POST /open HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(json.dumps(OPEN)))
+        self.client.send(json.dumps(OPEN).encode())
+        self.assertEqual(b"", self.client.transport.value())
+        self.rig.store.finish()
+        self.assertEqual(200, self.client.answer()[0])
+
+    def test_aClientThatLeavesMeanwhileUndoesNothing(self) -> None:
+        self.rig.store.slow = True
+        self.openPortAndLeave()
+        self.rig.store.finish()
+        self.assertEqual(
+            ([18080], [18080]), ([each.port for each in self.rig.ports.specs()], list(self.rig.store.disk))
+        )
+
+    def openPortAndLeave(self) -> None:
+        body = json.dumps(OPEN).encode()
+        self.client.send(b"POST /open HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        self.client.transport.loseConnection()
+
+    def test_openForAnAbsentUidSaysSo(self) -> None:
+        self.assertEqual((500, "No QUIC connection exists for the specified UID."), self.openPort(uid="uid-2"))
+        self.assertEqual([], self.rig.ports.specs())
+
+    def test_openOfAnOpenPortSaysSo(self) -> None:
+        self.openPort()
+        self.assertEqual((500, "port 18080 is open already; close it first"), self.openPort())
+
+    def test_openOfATakenPortSaysSo(self) -> None:
+        self.rig.sockets.taken.add(18080)
+        self.assertEqual((500, "port 18080 can't be opened on 0.0.0.0: in use"), self.openPort())
+
+    def test_openOfAForbiddenPortIsForbidden(self) -> None:
+        self.rig.ports.mayOpen = lambda port: False
+        self.assertEqual(403, self.openPort()[0])
+
+    def test_theContentTypeDoesNotMatter(self) -> None:
+        for contentType in ("application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-8"):
+            self.rig.ports.withdraw(18080).addErrback(lambda _: None)
+            answer = self.client.call("POST", "/open", json.dumps(OPEN).encode(), Content_Type=contentType)
+            self.assertEqual(200, answer[0], contentType)
+
+    def test_listReturnsTheObjectsGivenToOpen(self) -> None:
+        self.assertEqual("[]", self.client.call("GET", "/list")[2])
+        self.openPort()
+        self.openPort(port=18081, connect_address="[::1]")
+        status, headers, text = self.client.call("GET", "/list")
+        self.assertEqual((200, "application/json"), (status, headers["content-type"]))
+        self.assertEqual([OPEN, OPEN | {"port": 18081, "connect_address": "[::1]"}], json.loads(text))
+
+    def test_closeClosesAPort(self) -> None:
+        self.openPort()
+        status, headers, text = self.client.call("DELETE", "/close", b'{"port": 18080}')
+        self.assertEqual((200, "Task 18080 canceled"), (status, text))
+        self.assertEqual("text/plain; charset=utf-8", headers["content-type"])
+        self.assertEqual([], self.rig.ports.specs())
+
+    def test_closeOfAPortThatIsNotOpenIsNotFound(self) -> None:
+        status, _, text = self.client.call("DELETE", "/close", b'{"port": 18080}')
+        self.assertEqual((404, "Task 18080 not found"), (status, text))
+
+    def test_healthzAnswers(self) -> None:
+        self.assertEqual((200, "ok"), self.client.call("GET", "/healthz")[::2])
+
+
+class BadRequestTests(ApiTestCase):
+    """What isn't a call is answered with the reason."""
+
+    def refusal(self, body: bytes) -> str:
+        status, headers, text = self.client.call("POST", "/open", body)
+        self.assertEqual((400, "text/plain; charset=utf-8"), (status, headers["content-type"]))
+        self.assertEqual([], self.rig.ports.specs())
+        return text
+
+    def refusalOf(self, **changed: object) -> str:
+        return self.refusal(json.dumps(OPEN | changed).encode())
+
+    def test_whatIsNotJson(self) -> None:
+        for body in (b"", b"port=1", b"\xff\xfe\xfd", b"[" * 60_000, b"1" * 5000):
+            self.assertIn("the body is not", self.refusal(body))
+
+    def test_whatIsNotAnObject(self) -> None:
+        for body in (b"[]", b"null", b"1", b'"x"'):
+            self.assertEqual("the body is not a JSON object", self.refusal(body))
+
+    def test_aMissingFieldIsNamed(self) -> None:
+        self.assertIn("uid", self.refusal(json.dumps({key: OPEN[key] for key in OPEN if key != "uid"}).encode()))
+
+    def test_anUnknownFieldIsNamed(self) -> None:
+        self.assertIn("colour", self.refusalOf(colour="red"))
+
+    def test_aWrongTypeIsNotGuessedAt(self) -> None:
+        notPorts: tuple[object, ...] = ("80", True, 80.0, None, [80], {})
+        for value in notPorts:
+            self.assertIn("connect_port", self.refusalOf(connect_port=value))
+        notTexts: tuple[object, ...] = (1, None, ["uid-1"], "")
+        for value in notTexts:
+            self.assertIn("uid", self.refusalOf(uid=value))
+            self.assertIn("connect_address", self.refusalOf(connect_address=value))
+
+    def test_aPortOutOfRange(self) -> None:
+        for value in (0, -1, 65536, 10**30):
+            self.assertIn("a whole number from 1 to 65535", self.refusalOf(port=value))
+
+    def test_anAddressThatCannotBeOne(self) -> None:
+        for value in ("a|b", "a b", "x" * 300, "::zz", "a\0b"):
+            self.assertIn("connect_address", self.refusalOf(connect_address=value))
+
+    def test_everythingThatIsWrongIsSaidAtOnce(self) -> None:
+        text = self.refusal(b'{"uid": 1, "port": "x"}')
+        for name in ("uid", "port", "connect_address", "connect_port"):
+            self.assertIn(name, text)
+
+    def test_halfACharacterIsAnsweredToo(self) -> None:
+        self.assertIn("\\ud800", self.refusal(b'{"\\ud800": 1}'))
+
+    def test_anUnknownPathIsNotFound(self) -> None:
+        for path in ("/", "/opn", "/open/", "/%ff", "/list/x"):
+            self.assertIn(self.client.call("GET", path)[0], (400, 404), path)
+
+    def test_aWrongMethodIsNotAllowed(self) -> None:
+        for method, path, allowed in (("GET", "/open", "POST"), ("POST", "/close", "DELETE"), ("PUT", "/list", "GET")):
+            status, headers, _ = self.client.call(method, path)
+            self.assertEqual(405, status)
+            self.assertIn(allowed, headers["allow"])
+
+    def test_aHostThatCannotBeOne(self) -> None:
+        self.assertEqual(400, self.client.call("GET", "/list", Host="..")[0])
+        self.client.connect()
+        self.client.send(b"GET /list HTTP/1.1\r\nHost: \xff\r\n\r\n")
+        self.assertEqual(400, self.client.answer()[0])
+
+    @given(
+        body=st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(),
+            lambda v: st.dictionaries(st.sampled_from([*OPEN, "x"]), v),
+        )
+    )
+    def test_noBodyIsAFaultOfOurs(self, body: object) -> None:
+        rig = Rig()
+        status, _, text = Client(rig).call("POST", "/open", json.dumps(body).encode())
+        self.assertIn(
+            (status, text if status == 500 else ""),
+            ((400, ""), (500, "No QUIC connection exists for the specified UID.")),
+        )
+
+
+class LimitTests(ApiTestCase):
+    """What a client can cost."""
+
+    def test_aBodyThatIsTooLargeIsRefused(self) -> None:
+        self.assertEqual(413, self.client.call("POST", "/open", b" " * (BODY_LIMIT + 1))[0])
+
+    def test_aBodyAtTheLimitIsRead(self) -> None:
+        body = json.dumps(OPEN).encode().ljust(BODY_LIMIT)
+        self.assertEqual(200, self.client.call("POST", "/open", body)[0])
+
+    def test_whatIsTooLargeIsNotKept(self) -> None:
+        self.client.send(b"POST /open HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            self.client.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
+        (request,) = self.client.channel._channel.requests
+        self.assertEqual(BODY_LIMIT + 1, request.content.tell())
+        self.client.send(b"0\r\n\r\n")
+        self.assertEqual(413, self.client.answer()[0])
+
+    def test_aSilentClientIsLeft(self) -> None:
+        self.client.send(b"POST /open HTTP/1.1\r\n")
+        self.rig.reactor.advance(IDLE_SECONDS - 1)
+        self.assertTrue(self.client.transport.connected)
+        self.rig.reactor.advance(2)
+        self.assertFalse(self.client.transport.connected)
+
+
+class FaultTests(ApiTestCase):
+    """A fault of ours is in the log, and not in the answer."""
+
+    def test_theAnswerTellsNothing(self) -> None:
+        self.patch(type(self.rig.ports), "specs", lambda ports: 1 / 0)
+        status, _, text = self.client.call("GET", "/list")
+        self.assertEqual((500, "an internal error; the listener's log says more"), (status, text))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_aFullDiskIsSaid(self) -> None:
+        self.rig.store.broken = True
+        self.assertEqual((500, "the disk is full"), self.openPort())

@@ -1,0 +1,66 @@
+"""One event stream."""
+
+from typing import cast
+
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.listener import events
+from socketwarp.listener.events import Event, Events
+
+
+class EventTests(SynchronousTestCase):
+    """Told once, heard by all."""
+
+    def setUp(self) -> None:
+        self.events = Events(lambda: 12.5)
+
+    def emit(self, port: int = 80) -> Event:
+        return self.events.emit("port.closed", port=port, uid="uid-1", ended=2)
+
+    def test_anEventHasNumberTimeNameAndFields(self) -> None:
+        self.assertEqual(Event(1, 12.5, "port.closed", {"port": 80, "uid": "uid-1", "ended": 2}), self.emit())
+        self.assertEqual(2, self.emit().number)
+
+    def test_anUnknownNameIsAnError(self) -> None:
+        self.assertRaises(KeyError, self.events.emit, "port.painted", colour="red")
+
+    def test_itIsLoggedAsASentenceWithItsFields(self) -> None:
+        logged: list[LogEvent] = []
+        observer = cast(ILogObserver, logged.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.emit()
+        self.assertEqual("port 80 closed for uid-1, 2 connections ended", formatEvent(logged[0]))
+        self.assertEqual(
+            ("port.closed", 80, LogLevel.info), tuple(logged[0][key] for key in ("event", "port", "log_level"))
+        )
+
+    def test_laterReadersGetWhatTheyMissed(self) -> None:
+        for port in (1, 2, 3):
+            self.emit(port)
+        self.assertEqual([2, 3], [event.fields["port"] for event in self.events.since(1)])
+
+    def test_onlySoManyAreRemembered(self) -> None:
+        for port in range(events.REMEMBERED + 1):
+            self.emit(port)
+        self.assertEqual((events.REMEMBERED, 2), (len(self.events.since(0)), self.events.since(0)[0].number))
+
+    def test_subscribersHearUntilTheyLeave(self) -> None:
+        heard: list[Event] = []
+        leave = self.events.subscribe(heard.append)
+        first = self.emit()
+        leave()
+        self.emit()
+        self.assertEqual([first], heard)
+
+    def test_oneReadersFaultIsNotTheOthers(self) -> None:
+        def fail(event: Event) -> None:
+            raise ZeroDivisionError
+
+        heard: list[Event] = []
+        self.events.subscribe(fail)
+        self.events.subscribe(heard.append)
+        self.emit()
+        self.assertEqual(1, len(heard))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))

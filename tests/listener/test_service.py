@@ -1,0 +1,193 @@
+"""The listener as one service."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.threadpool import ThreadPool
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.errors import AddressUnavailable, Code, ConfigurationError
+from socketwarp.identity.local import LocalVerifier
+from socketwarp.identity.scep import ScepVerifier
+from socketwarp.interfaces import Address
+from socketwarp.listener.service import DRAIN_SECONDS, ListenerService, makeListener
+from socketwarp.listener.store import PortSpec
+from socketwarp.settings import ListenerSettings, parsePortRanges
+from tests.certs import Authority
+from tests.listener.rig import Rig
+
+
+class FakeQuic:
+    """A QUIC server that only remembers."""
+
+    def __init__(self, done: list[str]) -> None:
+        self.done = done
+        self.address: Address = ("0.0.0.0", 0)
+
+    def listen(self, interface: str, port: int) -> None:
+        self.done.append("quic listens")
+        self.address = (interface, port)
+
+    def stop(self) -> Deferred[None]:
+        self.done.append("quic stops")
+        return succeed(None)
+
+
+class FakeThreads(ThreadPool):
+    """Threads that only remember."""
+
+    def __init__(self, done: list[str]) -> None:
+        super().__init__(0, 1)
+        self.done = done
+
+    def start(self) -> None:
+        self.done.append("threads start")
+
+    def stop(self) -> None:
+        self.done.append("threads stop")
+
+
+@attrs.define
+class FakeWatch:
+    """A watch that only remembers."""
+
+    done: list[str]
+
+    def start(self) -> None:
+        self.done.append("watch starts")
+
+    def stop(self) -> None:
+        self.done.append("watch stops")
+
+
+class BusyReactor(MemoryReactorClock):
+    """Somebody else has the API's port."""
+
+    def listenTCP(self, port: int, factory: object, backlog: int = 50, interface: str = "") -> IListeningPort:
+        raise CannotListenError(interface, port, OSError(98, "Address already in use"))
+
+
+class ServiceTests(SynchronousTestCase):
+    """Start and stop, in their order."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.done: list[str] = []
+        self.settings = ListenerSettings(port=11443, apiPort=8080)
+        self.service = self.makeService(MemoryReactorClock())
+
+    def makeService(self, reactor: Any) -> ListenerService:  # Any: as makeListener's
+        watch: Any = FakeWatch(self.done)  # Any: a fake, by shape
+        quic: Any = FakeQuic(self.done)  # Any: the same
+        rig, threads = self.rig, FakeThreads(self.done)
+        return ListenerService(self.settings, reactor, watch, rig.connectors, quic, rig.ports, rig.store, threads)
+
+    def test_itIsAService(self) -> None:
+        self.assertTrue(IService.providedBy(self.service))
+
+    def test_socketsComeFirst(self) -> None:
+        self.service.privilegedStartService()
+        self.assertEqual(["quic listens"], self.done)
+        self.assertEqual(("0.0.0.0", 11443), self.service.quicAddress)
+        self.service.startService()
+        self.assertEqual(["quic listens", "threads start", "watch starts"], self.done)
+
+    def test_withoutPrivilegesTheSocketsComeWithTheRest(self) -> None:
+        self.service.startService()
+        self.assertEqual(["quic listens", "threads start", "watch starts"], self.done)
+        self.assertTrue(self.service.running)
+
+    def test_storedPortsAreOpenAgain(self) -> None:
+        self.rig.store.disk = {18080: PortSpec(18080, "uid-1", "x", 80)}
+        self.service.startService()
+        self.assertIn(18080, self.rig.sockets.bound)
+
+    def test_aTakenApiPortIsNamedAndNothingStaysOpen(self) -> None:
+        error = self.assertRaises(AddressUnavailable, self.makeService(BusyReactor()).startService)
+        self.assertIn("APIS_PORT", str(error))
+        self.assertIn("8080", str(error))
+        self.assertEqual(["quic listens", "quic stops"], self.done)
+
+    def test_withAStoreThatCannotBeTrustedNothingStaysOpen(self) -> None:
+        def load() -> list[PortSpec]:
+            raise ConfigurationError("damaged")
+
+        self.rig.store.load = load  # type: ignore[method-assign]  # a store that fails
+        self.assertRaises(ConfigurationError, self.service.startService)
+        self.assertEqual(["quic listens", "quic stops"], self.done)
+        self.assertFalse(self.service.running)
+
+    def test_itStopsOnceVisitorsAndSessionsAreGone(self) -> None:
+        self.service.startService()
+        session = self.rig.connected()
+        self.successResultOf(self.rig.ports.desire(PortSpec(18080, "uid-1", "x", 80)))
+        visitor = self.rig.visit(18080)
+        self.rig.settle()
+        del self.done[:]
+        stopping = self.service.stopService()
+        self.assertEqual({}, self.rig.sockets.bound)
+        self.assertEqual(["watch stops"], self.done)
+        self.assertIsNone(session.closedWith)
+        self.rig.reactor.advance(DRAIN_SECONDS)
+        self.rig.settle()
+        self.successResultOf(stopping)
+        self.assertTrue(visitor.sawReset)
+        self.assertEqual((Code.SHUTDOWN, "the listener stops"), session.closedWith)
+        self.assertEqual(["watch stops", "quic stops", "threads stop"], self.done)
+        self.assertEqual([], self.rig.reactor.getDelayedCalls())
+
+
+class MakeListenerTests(SynchronousTestCase):
+    """From the settings to the service."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+        paths = Authority().issue("localhost", eku=("server",)).write(str(self.directory))
+        self.settings = ListenerSettings(
+            certPath=Path(paths.cert), keyPath=Path(paths.key), caPath=Path(paths.ca), stateDir=self.directory / "state"
+        )
+
+    def make(self, **changed: Any) -> ListenerService:  # Any: fields of ListenerSettings
+        service = makeListener(attrs.evolve(self.settings, **changed), MemoryReactorClock())
+        assert isinstance(service, ListenerService)
+        return service
+
+    def test_nothingIsOpenedYet(self) -> None:
+        self.make()
+        self.assertFalse((self.directory / "state").exists())
+
+    def test_theVerifierIsTheOneOfTheSettings(self) -> None:
+        self.assertIsInstance(self.make().connectors._verifier, ScepVerifier)
+        self.assertIsInstance(self.make(verifier="local").connectors._verifier, LocalVerifier)
+
+    def test_sessionsAreVerifiedAgainAsOftenAsTheSettingsSay(self) -> None:
+        self.assertEqual(7, self.make(recheckSeconds=7).connectors._policy.seconds)
+
+    def test_entryPortsAreThoseOfTheSettings(self) -> None:
+        self.assertTrue(self.make().ports.mayOpen(1))
+        ports = self.make(allowPorts=parsePortRanges("8080,18000-18099")).ports
+        self.assertEqual([True, True, False], [ports.mayOpen(port) for port in (8080, 18050, 18100)])
+
+    def test_theTransportIsTheOneOfTheSettings(self) -> None:
+        changed = {"idleTimeout": 11.0, "keepAlive": 3.0, "handshakeTimeout": 4.0}
+        sizes = {"streamWindow": 65536, "sessionWindow": 131072, "streamLimit": 12}
+        transport = self.make(**changed, **sizes)._quic._settings
+        self.assertEqual(changed | sizes, {name: getattr(transport, name) for name in changed | sizes})
+
+    def test_newCertificatesAreForNewSessions(self) -> None:
+        service = self.make()
+        fresh = Authority().issue("localhost", eku=("server",))
+        fresh.write(str(self.directory))
+        self.assertTrue(service._credentials.check())
+        self.assertEqual(fresh.cert, service._quic.credentials.chain[0])
+
+    def test_aMissingFileIsAnErrorOfTheConfiguration(self) -> None:
+        error = self.assertRaises(ConfigurationError, self.make, certPath=self.directory / "none.crt")
+        self.assertIn("SWL_CERT_PATH", str(error))

@@ -1,0 +1,146 @@
+"""Wishes on the disk."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from socketwarp.errors import ConfigurationError, StoreUnavailable
+from socketwarp.listener.store import IPortStore, PortSpec, SqlitePortStore
+from tests.listener.rig import MemoryStore, failureOf
+
+SPEC = PortSpec(18080, "uid-1", "10.0.0.5", 80)
+OTHER = PortSpec(443, "uid-2", "::1", 8443, "127.0.0.1")
+
+
+class StoreTests(SynchronousTestCase):
+    """A database in a directory of its own."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()) / "made" / "for us"
+        self.store = self.makeStore()
+
+    def makeStore(self) -> SqlitePortStore:
+        return SqlitePortStore(self.directory, execute)
+
+    def done(self, change: Deferred[None]) -> None:
+        self.successResultOf(change)
+
+    def again(self) -> list[PortSpec]:
+        """What the next process finds; this one is killed, not closed."""
+        store = self.makeStore()
+        found = store.load()
+        self.done(store.close())
+        return found
+
+    def refusal(self) -> str:
+        error = self.assertRaises(ConfigurationError, self.makeStore().load)
+        self.assertIn(str(self.store.path), str(error))
+        return str(error)
+
+    def test_itIsAStore(self) -> None:
+        self.assertTrue(verifyObject(IPortStore, self.store))
+        self.assertTrue(verifyObject(IPortStore, MemoryStore()))
+
+    def test_aNewOneIsEmptyAndItsDirectoryOurs(self) -> None:
+        self.assertEqual([], self.store.load())
+        self.assertEqual(0o700, self.directory.stat().st_mode & 0o777)
+
+    def test_whatWasPutIsThereAfterAKill(self) -> None:
+        self.store.load()
+        self.done(self.store.put(SPEC))
+        self.done(self.store.put(OTHER))
+        self.assertEqual([OTHER, SPEC], self.again())
+
+    def test_whatWasRemovedIsNot(self) -> None:
+        self.store.load()
+        self.done(self.store.put(SPEC))
+        self.done(self.store.remove(18080))
+        self.done(self.store.remove(18080))
+        self.assertEqual([], self.again())
+
+    def test_aPortHasOneWish(self) -> None:
+        self.store.load()
+        self.done(self.store.put(SPEC))
+        self.done(self.store.put(PortSpec(18080, "uid-2", "x", 1)))
+        self.assertEqual(["uid-2"], [spec.uid for spec in self.again()])
+
+    def test_commitsReachTheDiskBeforeTheyAreAnswered(self) -> None:
+        self.store.load()
+        connection = self.store._connection
+        assert connection is not None
+        self.assertEqual(("wal",), connection.execute("PRAGMA journal_mode").fetchone())
+        self.assertEqual((2,), connection.execute("PRAGMA synchronous").fetchone())  # FULL
+
+    def test_aChangeThatFailsIsSaid(self) -> None:
+        self.store.load()
+        self.done(self.store.close())
+        self.done(self.store.close())
+        error = failureOf(self.store.put(SPEC))
+        self.assertIsInstance(error, StoreUnavailable)
+        self.assertIn("nothing was changed", str(error))
+
+    def test_aFullDiskIsSaid(self) -> None:
+        self.store.load()
+        assert self.store._connection is not None
+        self.store._connection.execute("PRAGMA max_page_count = 1")
+        self.assertIsInstance(failureOf(self.store.put(PortSpec(1, "u" * 100_000, "x", 1))), StoreUnavailable)
+
+    def damage(self, change: Any) -> None:  # Any: takes the file's bytes
+        self.store.load()
+        self.done(self.store.put(SPEC))
+        self.done(self.store.close())
+        self.store.path.write_bytes(change(self.store.path.read_bytes()))
+
+    def test_whatIsNoDatabaseIsRefusedAndLeftAlone(self) -> None:
+        self.damage(lambda data: b"garbage " * 1000)
+        self.assertIn("backup", self.refusal())
+        self.assertEqual(b"garbage " * 1000, self.store.path.read_bytes())
+
+    def test_aDamagedPageIsRefused(self) -> None:
+        self.damage(lambda data: data[:4096] + b"\xa5" * (len(data) - 4096))
+        self.assertIn("can't be trusted", self.refusal())
+
+    def test_aTruncatedDatabaseIsRefused(self) -> None:
+        self.damage(lambda data: data[:5000])
+        self.assertIn("can't be trusted", self.refusal())
+
+    def test_aWishThatMakesNoSenseIsRefused(self) -> None:
+        for wish in ("{", "[]", '{"port": 1}', '{"port":1,"uid":"a","targetHost":"b","targetPort":2,"colour":3}'):
+            self.directory = Path(self.mktemp())
+            self.store = self.makeStore()
+            self.store.load()
+            assert self.store._connection is not None
+            self.store._connection.execute("INSERT OR REPLACE INTO ports VALUES (1, ?)", (wish,))
+            self.done(self.store.close())
+            self.assertIn("can't be trusted", self.refusal())
+
+    def test_aNewerReleasesDatabaseIsRefused(self) -> None:
+        self.store.load()
+        self.done(self.store.close())
+        with sqlite3.connect(self.store.path) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        self.assertIn("newer release", self.refusal())
+
+    def test_aDirectoryThatCannotBeMadeIsRefused(self) -> None:
+        self.directory.parent.parent.mkdir()
+        self.directory.parent.write_text("a file")
+        self.assertIn("SWL_STATE_DIR", self.refusal())
+
+    def test_aDatabaseThatCannotBeOpenedIsRefused(self) -> None:
+        self.store.path.mkdir(parents=True)
+        self.assertIn("SWL_STATE_DIR", self.refusal())
+
+
+class PortSpecTests(SynchronousTestCase):
+    """What a wish says of its target."""
+
+    def test_addressesAreDialledWithoutAndShownWithBrackets(self) -> None:
+        for host in ("::1", "[::1]"):
+            spec = PortSpec(1, "u", host, 80)
+            self.assertEqual(("::1", "[::1]:80"), (spec.dialHost, spec.target))
+        self.assertEqual("db.example:80", PortSpec(1, "u", "db.example", 80).target)
