@@ -162,7 +162,8 @@ class End(MultiService):
             super().privilegedStartService()
 
     def startService(self) -> None:
-        """Start; SIGTERM is ours from the moment the reactor runs (it installs its own handler just before)."""
+        """Start. SIGTERM is ours from here on, and again once the reactor has begun and installed its own handler."""
+        signal.signal(signal.SIGTERM, self._sigTerm)
         if not self._privileged:
             self.privilegedStartService()
         with exitOnError(self._endName):

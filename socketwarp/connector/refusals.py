@@ -7,7 +7,7 @@ _CRYPTO_ERROR = 0x100
 
 #: TLS alerts (RFC 8446 §6) about a certificate, as predicates of it.
 _CERTIFICATE_ALERTS = {
-    42: "is broken, or not for this use",
+    42: "isn't acceptable",
     43: "is of a kind that isn't supported",
     44: "has been revoked",
     45: "has expired or isn't valid yet",
