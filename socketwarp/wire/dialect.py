@@ -8,22 +8,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-import attrs
-
 from ..errors import SocketwarpError
 from .cutting import Immediate, Parser
 from .preamble import Preamble, Preamble29Parser, formatPreamble29
+from .streams import (
+    Dialled,
+    DocumentParser,
+    formatDialled1,
+    formatPreamble1,
+    formatRefusal1,
+    parseAnswer1,
+    parsePreamble1,
+)
 
-
-@attrs.frozen
-class Dialled:
-    """
-    The connector's good news: it has a connection to the target.
-
-    :ivar address: what was dialled, ``address:port``; empty when the dialect doesn't say.
-    """
-
-    address: str = ""
+__all__ = ["DIALECTS", "Dialect", "Dialled", "Hq29", "Socketwarp1"]
 
 
 class Dialect(Protocol):
@@ -83,4 +81,31 @@ class Hq29:
         return Immediate(Dialled())
 
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({"hq-29": Hq29()})
+class Socketwarp1:
+    """Our own: a preamble with the visitor's address, an answer, a control stream."""
+
+    alpn = "socketwarp/1"
+    hasControl = True
+
+    def formatPreamble(self, preamble: Preamble) -> bytes:
+        """All of it."""
+        return formatPreamble1(preamble)
+
+    def preambleParser(self) -> Parser[Preamble]:
+        """A parser of that."""
+        return DocumentParser(parsePreamble1)
+
+    def formatDialled(self, dialled: Dialled) -> bytes:
+        """That all is well, and what was dialled."""
+        return formatDialled1(dialled)
+
+    def formatRefusal(self, error: SocketwarpError) -> bytes:
+        """The error's code and text."""
+        return formatRefusal1(error)
+
+    def answerParser(self) -> Parser[Dialled]:
+        """A parser of either."""
+        return DocumentParser(parseAnswer1)
+
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.alpn: dialect for dialect in (Socketwarp1(), Hq29())})

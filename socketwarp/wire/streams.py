@@ -1,0 +1,135 @@
+"""
+What comes first on a stream of ``socketwarp/1``, each way: a 2-byte big-endian length, and that many bytes of JSON.
+
+The listener says where the stream should go and for whom; the connector answers that it has dialled, or why not.
+"""
+
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Generic, TypeVar
+
+import attrs
+
+from ..errors import (
+    LimitReached,
+    MalformedPreamble,
+    SocketwarpError,
+    TargetDenied,
+    TargetError,
+    TargetRefused,
+    TargetTimedOut,
+    TargetUnreachable,
+    TargetUnresolved,
+)
+from ..interfaces import Piece
+from .cutting import Cutter
+from .documents import Document, clean, encode
+from .preamble import Preamble
+
+#: Bytes of JSON at most.
+DOCUMENT_LIMIT = 4096
+_LENGTH = Struct("!H")
+#: What a connector may refuse with, by code.
+REFUSALS: dict[str, type[SocketwarpError]] = {
+    refusal.code: refusal
+    for refusal in (TargetDenied, TargetUnresolved, TargetRefused, TargetUnreachable, TargetTimedOut, LimitReached)
+}
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Dialled:
+    """
+    The connector's good news: it has a connection to the target.
+
+    :ivar address: what was dialled, ``address:port``; empty when the dialect doesn't say.
+    """
+
+    address: str = ""
+
+
+def _frame(document: dict[str, object]) -> bytes:
+    encoded = encode(document)
+    if len(encoded) > DOCUMENT_LIMIT:
+        raise MalformedPreamble(f"the preamble or answer has {len(encoded)} bytes; {DOCUMENT_LIMIT} are allowed")
+    return _LENGTH.pack(len(encoded)) + encoded
+
+
+def formatPreamble1(preamble: Preamble) -> bytes:
+    """
+    The listener's first bytes.
+
+    :raises errors.MalformedPreamble: when they would be too many.
+    """
+    visitorHost, visitorPort = preamble.visitor or (None, None)
+    return _frame(
+        {
+            "id": preamble.connectionId,
+            "host": preamble.host,
+            "port": preamble.port,
+            "visitor": visitorHost,
+            "visitorPort": visitorPort,
+            "entryPort": preamble.entryPort,
+        }
+    )
+
+
+def parsePreamble1(document: Document) -> Preamble:
+    """Read a preamble. :raises errors.MalformedPreamble: when it isn't one."""
+    visitor = (document.word("visitor"), document.integer("visitorPort", 1, 65535)) if document.has("visitor") else None
+    entryPort = document.integer("entryPort", 1, 65535) if document.has("entryPort") else None
+    port = document.integer("port", 1, 65535)
+    return Preamble(document.word("id"), document.word("host"), port, visitor, entryPort)
+
+
+def formatDialled1(dialled: Dialled) -> bytes:
+    """The connector's first bytes when it has a connection to the target."""
+    return _frame({"ok": True, "dialled": dialled.address})
+
+
+def formatRefusal1(error: SocketwarpError) -> bytes:
+    """The connector's only bytes when it has none. An error that isn't among `REFUSALS` counts as ``unreachable``."""
+    code = error.code if error.code in REFUSALS else TargetUnreachable.code
+    return _frame({"error": code, "text": clean(str(error))})
+
+
+def parseAnswer1(document: Document) -> Dialled:
+    """
+    Read the connector's answer.
+
+    :raises errors.TargetError: or `errors.LimitReached`, as `REFUSALS` says: when it is a refusal. A code of a later
+        version of the protocol is a plain `errors.TargetError`.
+    :raises errors.MalformedPreamble: when it is no answer.
+    """
+    if document.has("error"):
+        raise REFUSALS.get(document.word("error"), TargetError)(document.text("text"))
+    if not document.isTrue("ok"):
+        raise MalformedPreamble("the connector's answer says neither ok nor error")
+    return Dialled(document.text("dialled"))
+
+
+class DocumentParser(Generic[T]):
+    """Takes one document off the front of a stream and has it read (see `cutting.Parser`)."""
+
+    def __init__(self, read: Callable[[Document], T]) -> None:
+        self._read = read
+        self._cutter = Cutter()
+        self._size: int | None = None
+
+    def feed(self, pieces: Sequence[Piece]) -> tuple[T, list[Piece]] | None:
+        """
+        Take the next pieces; see `cutting.Parser.feed`.
+
+        :raises errors.MalformedPreamble: for a length beyond `DOCUMENT_LIMIT`, before anything of it is kept, and for
+            what isn't a JSON object; besides what `read` raises.
+        """
+        if self._size is None:
+            head = self._cutter.cut(_LENGTH.size, pieces)
+            if head is None:
+                return None
+            self._size, pieces = _LENGTH.unpack(head[0])[0], head[1]
+            if self._size > DOCUMENT_LIMIT:
+                raise MalformedPreamble(f"the preamble or answer has {self._size} bytes; {DOCUMENT_LIMIT} are allowed")
+        body = self._cutter.cut(self._size, pieces)
+        return None if body is None else (self._read(Document(body[0], MalformedPreamble)), body[1])
