@@ -140,7 +140,11 @@ class Engine(QuicConnection):
             verified = context._client_handle_certificate_verify
 
             def checkServer(buffer: Buffer) -> None:
-                verified(buffer)
+                try:
+                    verified(buffer)
+                except tls.AlertBadCertificate:
+                    self._gate()  # it knows the alert that says why
+                    raise
                 self._gate()
 
             context._client_handle_certificate_verify = checkServer  # type: ignore[method-assign,assignment]  # wraps it
