@@ -1,0 +1,1 @@
+"""Tests of `socketwarp.quic`: in memory, with time as a number; only `test_datagrams` has sockets."""
