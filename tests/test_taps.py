@@ -11,7 +11,7 @@ from twisted.application.service import IService, IServiceMaker, MultiService, S
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, LogPublisher, globalLogBeginner
-from twisted.plugin import IPlugin
+from twisted.plugin import IPlugin, getPlugins
 from twisted.python.usage import Options, UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -22,7 +22,6 @@ from socketwarp.errors import AddressUnavailable, ConfigurationError
 from socketwarp.process import End, StartFailed, limitLog
 from socketwarp.settings import ConnectorSettings, ListenerSettings, settingsOf
 from tests.certs import Authority
-from twisted.plugins import socketwarp_plugins
 
 
 @implementer(IReactorFromThreads)
@@ -59,10 +58,9 @@ class Plugins(SynchronousTestCase):
 
     def test_bothEnds(self) -> None:
         """Each leads to its tap."""
-        for maker, tap in (
-            (socketwarp_plugins.swlistener, listener_tap),
-            (socketwarp_plugins.swconnector, connector_tap),
-        ):
+        makers = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
+        for name, tap in (("swlistener", listener_tap), ("swconnector", connector_tap)):
+            maker = makers[name]
             verifyObject(IServiceMaker, maker)
             verifyObject(IPlugin, maker)
             self.assertIs(maker.options, tap.Options)

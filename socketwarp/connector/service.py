@@ -22,6 +22,9 @@ from .policy import Policy
 from .streams import IncomingStreams
 from .targets import Targets
 
+#: What we offer: the dialects without a control stream, which this room doesn't speak yet.
+PROTOCOLS = [alpn for alpn, dialect in DIALECTS.items() if not dialect.hasControl]
+
 
 def makeConnector(
     settings: ConnectorSettings, reactor: Any
@@ -89,6 +92,4 @@ class ConnectorService(MultiService):
             sessionWindow=settings.sessionWindow,
             streamLimit=settings.streamLimit,
         )
-        return connect(
-            self._reactor, address, settings.serverName, self._credentials.current, list(DIALECTS), transport
-        )
+        return connect(self._reactor, address, settings.serverName, self._credentials.current, PROTOCOLS, transport)

@@ -68,7 +68,7 @@ class ConnectorTests(SynchronousTestCase):
         [(address, serverName, credentials, protocols, transport)] = self.calls
         self.assertEqual((address, serverName), (("127.0.0.1", 11443), "127.0.0.1"))
         verifyObject(ICredentials, credentials)
-        self.assertIn("hq-29", protocols)
+        self.assertEqual(protocols, ["hq-29"])
         expected = TransportSettings(
             idleTimeout=31.0,
             keepAlive=7.0,

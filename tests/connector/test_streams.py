@@ -11,10 +11,11 @@ from zope.interface import implementer
 from socketwarp.connector.policy import Policy
 from socketwarp.connector.streams import PREAMBLE_TIMEOUT, IncomingStreams
 from socketwarp.connector.targets import Targets
-from socketwarp.errors import Code, SessionLost, StreamReset
+from socketwarp.errors import Code, SessionLost, StreamReset, TargetDenied
 from socketwarp.interfaces import IStream, IStreamReceiver, Piece
 from socketwarp.settings import parseTargetRules
-from socketwarp.wire.preamble import formatPreamble29
+from socketwarp.wire.dialect import DIALECTS, Dialled
+from socketwarp.wire.preamble import Preamble, formatPreamble29
 from tests.connector.fakes import TargetReactor
 from tests.fakes import FakeStream, sessionPair, settle
 
@@ -50,10 +51,10 @@ class StreamTests(SynchronousTestCase):
         self.reactor = TargetReactor()
         self.streams = self.serving()
 
-    def serving(self, dialLimit: int = 10, rules: str = "") -> IncomingStreams:
+    def serving(self, dialLimit: int = 10, rules: str = "", protocol: str = "hq-29") -> IncomingStreams:
         policy = Policy(parseTargetRules(rules) if rules else ())
         streams = IncomingStreams(Targets(policy, self.reactor, 10.0), self.reactor, dialLimit)
-        self.listener, self.connector = sessionPair(self.reactor)
+        self.listener, self.connector = sessionPair(self.reactor, protocol)
         streams.serve(self.connector)
         return streams
 
@@ -221,3 +222,33 @@ class Refusing(StreamTests):
         _, receiver = self.open(self.preamble())
         self.refused(receiver, Code.INTERNAL)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class Answering(StreamTests):
+    """In a dialect that has answers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.dialect = DIALECTS["socketwarp/1"]
+        self.serving(protocol=self.dialect.alpn)
+
+    def preamble(self, host: str = "10.0.0.1", port: int = 80) -> bytes:
+        return self.dialect.formatPreamble(Preamble("3-17", host, port, ("192.0.2.1", 4000), 8080))
+
+    def test_theAnswerComesBeforeTheTargetsBytes(self) -> None:
+        """And names the address that was dialled."""
+        self.reactor.nameResolver.table["db.example.net"] = ["10.0.0.7"]
+        _, receiver = self.open(self.preamble("db.example.net"))
+        self.assertEqual(bytes(receiver.data), b"")
+        self.reactor.dials[0].succeeds().remoteSends(b"banner")
+        settle(self.reactor)
+        parsed = self.dialect.answerParser().feed([bytes(receiver.data)])
+        assert parsed is not None
+        self.assertEqual((parsed[0], b"".join(parsed[1])), (Dialled("10.0.0.7:80"), b"banner"))
+
+    def test_theAnswerOfARefusalSaysWhy(self) -> None:
+        """In words, before the stream ends."""
+        _, receiver = self.open(self.preamble("169.254.169.254"))
+        with self.assertRaises(TargetDenied) as caught:
+            self.dialect.answerParser().feed([bytes(receiver.data)])
+        self.assertIn("169.254.169.254:80 is refused", str(caught.exception))
