@@ -1,0 +1,189 @@
+"""
+What lies between the public and the closed side.
+
+The network namespaces have no names: they and their devices vanish with the last file descriptor and process in them,
+however the benchmark ends. The calling thread moves to the public side for as long as a site is open, so visitors are
+plain sockets of this process.
+"""
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+
+import attrs
+
+from benchmarks.processes import Failed, Process, freePort, run
+
+ROOT = Path(__file__).parent.parent
+#: Documentation addresses (RFC 5737): these networks are seen by nobody else.
+PUBLIC, CLOSED, PREFIX = "192.0.2.1", "192.0.2.2", 30
+LOOPBACK = "127.0.0.1"
+_CLONE_NEWNET = 0x40000000  # sched.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@attrs.frozen
+class Site:
+    """
+    Two sides and a network.
+
+    :ivar publicHost: the address by which the closed side reaches the public one.
+    :ivar closedHost: the address by which visitors reach the target without a tunnel.
+    :ivar closed: a context in which processes are started on the closed side.
+    :ivar udpPort: which UDP port of ``publicHost`` to dial in order to reach that port of the listener.
+    :ivar facts: what was found or set, for the report.
+    """
+
+    publicHost: str = LOOPBACK
+    closedHost: str = LOOPBACK
+    closed: Callable[[], AbstractContextManager[None]] = nullcontext
+    udpPort: Callable[[int], int] = lambda port: port
+    facts: dict[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Network:
+    """
+    One that can be set up.
+
+    :ivar seconds: how long one load lasts, unless told otherwise.
+    :ivar udpOnly: TCP can't pass.
+    :ivar build: sets it up; logs go to the directory.
+    """
+
+    name: str
+    title: str
+    seconds: float
+    build: Callable[[Path], AbstractContextManager[Site]]
+    needsRoot: bool = False
+    udpOnly: bool = False
+
+    def missing(self) -> str | None:
+        """Why it can't be set up here."""
+        return "needs root" if self.needsRoot and os.geteuid() else None
+
+
+@contextmanager
+def loopback(directory: Path) -> Iterator[Site]:
+    """Both sides on one host, MTU 65,536."""
+    yield Site(facts={"link": "lo, MTU 65,536"})
+
+
+def _call(function: str, *arguments: int) -> None:
+    """Call the C library; OSError when it fails."""
+    if getattr(_libc, function)(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function}: {os.strerror(number)}")
+
+
+def _here() -> int:
+    """A descriptor of this thread's network namespace."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _unshare(stack: ExitStack) -> int:
+    """Move this thread to a new network namespace; a descriptor of it."""
+    _call("unshare", _CLONE_NEWNET)
+    namespace = _here()
+    stack.callback(os.close, namespace)
+    run(["ip", "link", "set", "lo", "up"])
+    return namespace
+
+
+@contextmanager
+def _within(namespace: int) -> Iterator[None]:
+    """This thread in another network namespace, for a while."""
+    before = _here()
+    try:
+        _call("setns", namespace, _CLONE_NEWNET)
+        yield
+    finally:
+        _call("setns", before, _CLONE_NEWNET)
+        os.close(before)
+
+
+def _raise(device: str, address: str, shaper: str) -> None:
+    """Give a device its address and its queue."""
+    run(["ip", "address", "add", f"{address}/{PREFIX}", "dev", device])
+    run(["ip", "link", "set", device, "mtu", "1500", "up"])
+    if shaper:
+        run(["tc", "qdisc", "add", "dev", device, "root", *shaper.split()])
+
+
+def veth(shaper: str = "") -> Callable[[Path], AbstractContextManager[Site]]:
+    """Two network namespaces joined by a veth pair with MTU 1,500; each end with this queueing discipline."""
+
+    @contextmanager
+    def build(directory: Path) -> Iterator[Site]:
+        with ExitStack() as stack:
+            before = _here()
+            stack.callback(os.close, before)
+            stack.callback(_call, "setns", before, _CLONE_NEWNET)
+            closed = _unshare(stack)
+            public = _unshare(stack)
+            peer = f"/proc/{os.getpid()}/fd/{closed}"
+            run(["ip", "link", "add", "sw0", "type", "veth", "peer", "name", "sw1", "netns", peer])
+            _raise("sw0", PUBLIC, shaper)
+            with _within(closed):
+                _raise("sw1", CLOSED, shaper)
+            _call("setns", public, _CLONE_NEWNET)
+            yield Site(PUBLIC, CLOSED, lambda: _within(closed), facts=_describe("sw0", shaper))
+
+    return build
+
+
+def _describe(device: str, shaper: str) -> dict[str, str]:
+    """What the kernel says of a device. Segmentation offload stays as the kernel has it."""
+    facts = {"link": "veth pair, MTU 1,500", "queue": shaper or "none"}
+    fields = run(["ip", "-d", "-o", "link", "show", device]).split()
+    for name in ("gso_max_size", "gso_max_segs", "tso_max_size", "gro_max_size"):
+        if name in fields:
+            facts[name] = fields[fields.index(name) + 1]
+    with contextlib.suppress(Failed):
+        wanted = ("tcp-segmentation-offload", "generic-segmentation-offload", "generic-receive-offload", "tx-udp-seg")
+        for line in run(["ethtool", "-k", device]).splitlines():
+            name, _, state = line.strip().partition(": ")
+            if name.startswith(wanted):
+                facts[name] = state
+    return facts
+
+
+@contextmanager
+def lossy(directory: Path) -> Iterator[Site]:
+    """Both sides on one host, and a relay between their UDP ports that delays and loses."""
+    with ExitStack() as stack:
+
+        def udpPort(port: int) -> int:
+            import socket
+
+            ours = freePort(socket.SOCK_DGRAM)
+            command = [sys.executable, "-m", "benchmarks.relay", str(ours), str(port)]
+            process = Process.start(f"relay-{ours}", command, directory, {"PYTHONPATH": str(ROOT)})
+            stack.callback(process.stop)
+            return ours
+
+        from benchmarks.relay import DELAY, LOSS, MTU, SEED
+
+        facts = {
+            "link": f"a relay of datagrams in user space: {2 * DELAY * 1000:.0f} ms there and back, {LOSS:.0%} lost each way "
+            f"(seed {SEED}), those that need an MTU above {MTU} dropped",
+        }
+        yield Site(udpPort=udpPort, facts=facts)
+
+
+NETWORKS = (
+    Network("loopback", "Loopback", 2, loopback),
+    Network("veth", "veth pair, MTU 1,500", 2, veth(), needsRoot=True),
+    Network(
+        "shaped",
+        "veth pair, MTU 1,500, 100 Mbit/s",
+        4,
+        veth("tbf rate 100mbit burst 32kb latency 50ms"),
+        needsRoot=True,
+    ),
+    Network("lossy", "Relay, 50 ms and 1 % loss", 10, lossy, udpOnly=True),
+)
