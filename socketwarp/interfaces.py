@@ -1,0 +1,187 @@
+"""
+What the rooms promise each other: zope interfaces and the few frozen records that pass between rooms.
+
+Imports only `errors`. Everything above ``quic/`` speaks `ISession` and `IStream`, so that a second carrier is a matter of
+adding files. Sizes are in bytes, times in seconds, addresses are ``(host, port)`` with the host as printed by
+`ipaddress` (an IPv4 client on a dual-stack socket reads ``192.0.2.1``, never ``::ffff:192.0.2.1``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import Attribute, Interface
+
+from .errors import SessionLost
+
+#: A host, as `ipaddress` prints it, and a port.
+Address = tuple[str, int]
+#: What TLS says a certificate is used as.
+Role = Literal["client", "server"]
+#: Bytes as they travel: never copied while a view will do.
+Piece = bytes | bytearray | memoryview
+
+
+@attrs.frozen
+class Identity:
+    """
+    Who is at the other end. Made once, by an `IVerifier`, and passed on from there.
+
+    :ivar uid: the name under which ports are opened.
+    :ivar leaf: the certificate that authenticated the TLS session.
+    :ivar attributes: what the verifier knows besides (a JSON object).
+    """
+
+    uid: str
+    leaf: x509.Certificate = attrs.field(repr=False)
+    attributes: Mapping[str, Any] = attrs.field(factory=dict, repr=False)  # Any: JSON of somebody else's making
+
+    @property
+    def notAfter(self) -> datetime:
+        """The certificate's end of life (UTC)."""
+        return self.leaf.not_valid_after_utc
+
+
+class IVerifier(Interface):
+    """Says whose a client certificate is, after TLS has checked it."""
+
+    def verify(leaf: x509.Certificate) -> "Deferred[Identity]":
+        """
+        Ask for the identity behind the certificate that authenticated a session.
+
+        The answer comes within the verifier's own deadline (5 s), as an `Identity`, or as a failure:
+        `errors.VerifierRefused` for a decision against the certificate, `errors.VerifierFault` for anything else.
+        """
+
+
+class ICredentials(Interface):
+    """What one end shows of itself, and how it checks the other. Immutable: a reload makes a new one."""
+
+    chain: Sequence[x509.Certificate] = Attribute("Our leaf, then the intermediates that we send.")
+    privateKey: CertificateIssuerPrivateKeyTypes = Attribute("The leaf's private key.")
+    roots: bytes = Attribute("The configured roots: PEM, one or more blocks.")
+
+    def checkPeer(chain: Sequence[x509.Certificate], role: Role, serverName: str | None) -> None:
+        """
+        Check the chain that the peer sent: path to the roots, dates, key usage and extended key usage for `role`, CRLs.
+
+        Called in the TLS handshake, after the peer has proven that it has the leaf's key.
+
+        :param chain: the leaf first; empty when the peer sent none.
+        :param role: what the peer is, ``"client"`` or ``"server"``.
+        :param serverName: the name or address the leaf must carry; `None` for clients.
+        :raises errors.CertificateRejected: with the TLS alert to send.
+        """
+
+
+class IStreamReceiver(Interface):
+    """What a stream delivers to; the other half of `IStream`, as a protocol is of a transport."""
+
+    def piecesReceived(pieces: list[Piece]) -> None:
+        """
+        The next bytes, in order, as one or more non-empty pieces. They count as consumed (the peer gets credit) when
+        this returns; a receiver that can't take more calls ``pauseProducing`` on its stream and gets no call after.
+        """
+
+    def readConnectionLost() -> None:
+        """The peer's FIN: no more bytes will come, all before it have been delivered. Called at most once."""
+
+    def writeConnectionLost(errorCode: int) -> None:
+        """
+        The peer sent STOP_SENDING: what is written from here on is dropped. Called at most once. Code 0 comes from
+        the original, which stops reading as soon as its own side has ended.
+        """
+
+    def connectionLost(reason: Failure) -> None:
+        """
+        The stream is over; no other call follows. `ConnectionDone` when both directions ended with FIN,
+        `errors.StreamReset` when the peer reset it, `errors.SessionLost` when its session ended.
+        """
+
+
+class IStream(IConsumer, IPushProducer):
+    """
+    One bidirectional stream as a Twisted transport.
+
+    As a consumer it buffers up to a watermark and then pauses its producer; as a push producer it delivers to its
+    `IStreamReceiver`, and gives the peer credit only for what was delivered.
+    """
+
+    streamId: int = Attribute("The stream's number, unique in its session.")
+
+    def start(receiver: IStreamReceiver) -> None:
+        """Deliver to `receiver` from now on. What came before has waited, within the stream's window. Call it once."""
+
+    def writeSequence(pieces: Sequence[Piece]) -> None:
+        """Write all the pieces, in order, without joining them. They must not be changed afterwards."""
+
+    def loseWriteConnection() -> None:
+        """FIN after all that was written; the other direction goes on. Does nothing when writing has ended already."""
+
+    def abort(errorCode: int) -> None:
+        """
+        End both directions at once: RESET_STREAM for ours, STOP_SENDING for the peer's, what is buffered is dropped.
+        The receiver gets no further call. Does nothing on a stream that is over.
+        """
+
+
+@attrs.frozen
+class SessionStatistics:
+    """
+    A moment in a session's life.
+
+    :ivar bytesIn: stream bytes delivered; ``bytesOut``: stream bytes acknowledged by the peer.
+    :ivar rtt: smoothed round-trip time, seconds; `None` before the first sample.
+    :ivar packetsLost: packets declared lost so far.
+    :ivar pathMtu: the largest UDP payload in use on the path.
+    :ivar streams: streams that aren't over.
+    """
+
+    bytesIn: int = 0
+    bytesOut: int = 0
+    rtt: float | None = None
+    packetsLost: int = 0
+    pathMtu: int = 0
+    streams: int = 0
+
+
+class ISession(Interface):
+    """One authenticated connection between a listener and a connector, over whatever carries it."""
+
+    sessionId: str = Attribute("A random name for logs and events.")
+    carrier: str = Attribute("``quic`` or ``tls``.")
+    protocol: str = Attribute("The ALPN in use: ``hq-29`` or ``socketwarp/1``.")
+    peerLeaf: x509.Certificate = Attribute("The certificate that authenticated the peer's TLS.")
+    peerAddress: Address = Attribute("Where the peer is now; may change during the session.")
+    isOpen: bool = Attribute("False from the moment the session starts to close.")
+
+    def openStream() -> "Deferred[IStream]":
+        """
+        Open a bidirectional stream; fires at once unless the peer's stream limit is reached, then when it grants more.
+        Cancelling gives the place in the queue up. Fails with `errors.LimitReached` when too many wait already, and with
+        `errors.SessionLost` when the session ends first.
+        """
+
+    def acceptStreams(handler: Callable[[IStream], None]) -> None:
+        """
+        Call `handler` with each stream that the peer opens, those that wait already included. The handler calls
+        ``start`` on it, or ``abort``.
+        """
+
+    def close(errorCode: int, reason: str) -> None:
+        """
+        Tell the peer (the reason in UTF-8, cut at 500 bytes) and end every stream with `errors.SessionLost`. Does nothing
+        on a session that is closing.
+        """
+
+    def whenClosed() -> "Deferred[SessionLost]":
+        """Fires, never fails, once the session is gone and its timers with it. Each call gives a Deferred of its own."""
+
+    def statistics() -> SessionStatistics:
+        """The session's figures of this moment."""
