@@ -12,8 +12,9 @@ import attrs
 import cattrs
 from klein import Klein, KleinRenderable
 from klein.resource import KleinResource
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
@@ -29,6 +30,8 @@ from .store import PortSpec
 BODY_LIMIT = 65536
 #: Seconds a client may be silent in the middle of a request, or between two.
 IDLE_SECONDS = 15.0
+#: Connections at a time; the silent ones of 200 clients leave room for others.
+CLIENT_LIMIT = 512
 #: Characters of a uid: a common name has at most 64 (RFC 5280, ub-common-name), a SAN URI may be longer.
 UID_LIMIT = 255
 
@@ -225,8 +228,22 @@ class BoundedRequest(Request):
         super().handleContentChunk(data[: BODY_LIMIT + 1 - self.content.tell()])
 
 
-def makeSite(api: Api, reactor: IReactorTime) -> Site:
-    """The HTTP server's factory."""
-    site = Site(ApiResource(api.app), requestFactory=BoundedRequest, timeout=IDLE_SECONDS, reactor=reactor)
-    site.noisy = False
-    return site
+class ApiServer(WrappingFactory):
+    """The HTTP server's factory, which knows its connections."""
+
+    noisy = False
+
+    def __init__(self, api: Api, reactor: IReactorTime) -> None:
+        site = Site(ApiResource(api.app), requestFactory=BoundedRequest, timeout=IDLE_SECONDS, reactor=reactor)
+        site.noisy = False
+        super().__init__(site)
+
+    # WrappingFactory's own annotation forgets that a factory may turn a connection away.
+    def buildProtocol(self, address: IAddress | None) -> ProtocolWrapper | None:  # type: ignore[override]  # see above
+        """A client comes; one too many is turned away."""
+        return super().buildProtocol(address) if len(self.protocols) < CLIENT_LIMIT else None
+
+    def closeAll(self) -> None:
+        """End the connections that clients keep for later calls, and calls that aren't answered yet."""
+        for client in list(self.protocols):
+            client.abortConnection()

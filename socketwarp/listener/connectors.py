@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from ..errors import Code, LimitReached, NoSuchSession, SessionLost, SocketwarpError, VerifierFault
 from ..interfaces import Identity, ISession, IVerifier
-from .events import Events
+from .events import Events, showAddress
 from .recheck import Recheck, RecheckPolicy
 
 #: Sessions that may wait for the verifier's answer at one time. After an outage all connectors come back together;
@@ -56,6 +56,7 @@ class Connectors:
     _byUid: dict[str, Connector] = attrs.field(factory=dict, init=False)
     _waiting: dict[str, dict[Deferred[ISession], None]] = attrs.field(factory=dict, init=False)
     _waitingCount: int = attrs.field(default=0, init=False)
+    _stopping: str | None = attrs.field(default=None, init=False)
 
     _log = Logger()
 
@@ -103,6 +104,9 @@ class Connectors:
 
     def admit(self, session: ISession) -> None:
         """Take a new session: ask the verifier whose it is, then carry visitors by it, or close it and say why."""
+        if self._stopping is not None:
+            session.close(Code.SHUTDOWN, self._stopping)
+            return
         if len(self._verifying) >= VERIFYING_LIMIT or len(self._byUid) >= SESSION_LIMIT:
             self._refuse(session, LimitReached("too many connectors at this moment: try again later"))
             return
@@ -127,7 +131,7 @@ class Connectors:
         self._events.emit(
             "connector.refused",
             session=session.sessionId,
-            address=_text(session),
+            address=showAddress(session.peerAddress),
             subject=session.peerLeaf.subject.rfc4514_string(),
             code=error.code,
             reason=str(error),
@@ -146,7 +150,7 @@ class Connectors:
             "connector.connected",
             uid=identity.uid,
             session=session.sessionId,
-            address=_text(session),
+            address=showAddress(session.peerAddress),
             protocol=session.protocol,
             carrier=session.carrier,
         )
@@ -162,10 +166,11 @@ class Connectors:
             uid=uid,
             session=older.session.sessionId,
             newcomer=newcomer.sessionId,
-            address=_text(newcomer),
+            address=showAddress(newcomer.peerAddress),
         )
         older.session.close(
-            Code.SUPERSEDED, f"another connector with the uid {uid} connected from {_text(newcomer)} and took over"
+            Code.SUPERSEDED,
+            f"another connector with the uid {uid} connected from {showAddress(newcomer.peerAddress)} and took over",
         )
 
     def _serve(self, uid: str, session: ISession) -> None:
@@ -188,14 +193,10 @@ class Connectors:
         )
 
     def closeAll(self, reason: str) -> Deferred[None]:
-        """End every session, those not yet verified included; fires once all are gone."""
+        """End every session, those not verified yet included, and take no more; fires once all are gone."""
+        self._stopping = reason
         sessions = [*self._verifying, *(connector.session for connector in self)]
         gone = [session.whenClosed() for session in sessions]
         for session in sessions:
             session.close(Code.SHUTDOWN, reason)
         return DeferredList(gone).addCallback(lambda _: None)
-
-
-def _text(session: ISession) -> str:
-    host, port = session.peerAddress
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

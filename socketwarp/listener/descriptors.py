@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from ..errors import PortUnavailable
 from .events import Events
 
-#: Descriptors kept for everything that isn't a visitor; a quarter of them all where there are few.
-RESERVE = 256
+#: Descriptors kept for everything that isn't a visitor, 512 clients of the API among it; a quarter where there are few.
+RESERVE = 768
 #: Seconds between two looks whether descriptors are free again.
 LOOK_SECONDS = 0.25
 #: More descriptors than any kernel gives.

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 import attrs
 from twisted.logger import Logger, LogLevel
 
+from ..interfaces import Address
+
 #: What a field may be: anything JSON has a word for.
 Field = str | int | float | bool | None
 
@@ -39,6 +41,12 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
         "{connection}: {address} at port {port} ended after {seconds} s, {bytesIn} bytes in, {bytesOut} out: {reason}",
     ),
 }
+
+
+def showAddress(address: Address) -> str:
+    """An address for people: ``192.0.2.1:80``, ``[2001:db8::1]:80``."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @attrs.frozen

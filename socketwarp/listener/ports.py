@@ -99,6 +99,7 @@ class Ports:
     _entries: dict[int, Entry] = attrs.field(factory=dict, init=False)
     _visitors: int = attrs.field(default=0, init=False)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
+    _stopping: bool = attrs.field(default=False, init=False)
     _retry: IDelayedCall | None = attrs.field(default=None, init=False)
 
     def specs(self) -> list[PortSpec]:
@@ -120,11 +121,14 @@ class Ports:
         Open a port, now and after every restart; fires once the wish is on the disk. Cancelling changes nothing.
 
         Fails with `errors.PortDenied` when the settings don't allow it, with `errors.PortUnavailable` when it is open
-        already or can't be bound, and with `errors.StoreUnavailable`; then nothing has changed.
+        already or can't be bound, with `errors.StoreUnavailable`, and with `errors.PortClosed` when the listener stops;
+        then nothing has changed.
         """
         return _uncancelled(ensureDeferred(self._desire(spec)))
 
     async def _desire(self, spec: PortSpec) -> None:
+        if self._stopping:
+            raise PortClosed("the listener stops and opens no more ports")
         if spec.port in self._entries:
             raise PortUnavailable(f"port {spec.port} is open already; close it first")
         entry = Entry(spec, next(self._numbers))
@@ -175,6 +179,7 @@ class Ports:
         :param drain: seconds after which visitors who are still here are ended with RST.
         :return: fires when all sockets and visitors are gone.
         """
+        self._stopping = True
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

@@ -30,10 +30,10 @@ from ..interfaces import Address, IVerifier
 from ..quic.endpoint import QuicServer, TransportSettings
 from ..settings import ListenerSettings, PortRange
 from ..wire.dialect import DIALECTS
-from .api import Api, makeSite
+from .api import Api, ApiServer
 from .connectors import Connectors
 from .descriptors import Descriptors, raiseLimit
-from .events import Events
+from .events import Events, showAddress
 from .ports import Ports
 from .recheck import RecheckPolicy
 from .store import IPortStore, SqlitePortStore
@@ -62,12 +62,18 @@ def makeListener(
     connectors = Connectors(
         reactor, _makeVerifier(settings, credentials, reactor), events, RecheckPolicy(settings.recheckSeconds)
     )
-    quic = QuicServer(reactor, credentials.current, list(DIALECTS), _transport(settings), connectors.admit)
+    quic = QuicServer(reactor, credentials.current, _protocols(), _transport(settings), connectors.admit)
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
     listen = Descriptors(reactor, events, raiseLimit()).listen
     ports = Ports(reactor, listen, connectors, store, events, mayOpen=partial(_allows, settings.allowPorts))
-    return ListenerService(settings, reactor, credentials, connectors, quic, ports, store, threads)
+    server = ApiServer(Api(connectors, ports), reactor)
+    return ListenerService(settings, reactor, credentials, connectors, quic, ports, store, threads, server)
+
+
+def _protocols() -> list[str]:
+    """What is offered to connectors, the preferred first: the dialects whose whole conversation we can hold."""
+    return [dialect.alpn for dialect in DIALECTS.values() if not dialect.hasControl]
 
 
 def _allows(ranges: Sequence[PortRange], port: int) -> bool:
@@ -109,6 +115,7 @@ class ListenerService(Service):
     ports: Ports
     _store: IPortStore
     _threads: ThreadPool
+    _apiServer: ApiServer
     _api: IListeningPort | None = attrs.field(default=None, init=False)
 
     _log = Logger()
@@ -134,9 +141,8 @@ class ListenerService(Service):
         """
         settings = self._settings
         self._quic.listen(settings.address, settings.port)
-        site = makeSite(Api(self.connectors, self.ports), self._reactor)
         try:
-            self._api = self._reactor.listenTCP(settings.apiPort, site, API_BACKLOG, settings.apiAddress)
+            self._api = self._reactor.listenTCP(settings.apiPort, self._apiServer, API_BACKLOG, settings.apiAddress)
         except CannotListenError as error:
             self._quic.stop()
             raise AddressUnavailable(
@@ -161,7 +167,11 @@ class ListenerService(Service):
         self._threads.start()
         self._credentials.start()
         super().startService()
-        self._log.info("listening for connectors at {quic}, API at {api}", quic=self.quicAddress, api=self.apiAddress)
+        self._log.info(
+            "listening for connectors at {quic}, API at {api}",
+            quic=showAddress(self.quicAddress),
+            api=showAddress(self.apiAddress),
+        )
 
     def stopService(self) -> Deferred[None]:
         """Stop; fires when visitors, sessions, sockets, files and threads are gone."""
@@ -172,9 +182,11 @@ class ListenerService(Service):
         self._credentials.stop()
         if self._api is not None:
             await maybeDeferred(self._api.stopListening)
+            self._apiServer.closeAll()
         await self.ports.stop(DRAIN_SECONDS)
-        await self.connectors.closeAll("the listener stops")
-        await self._quic.stop()
+        gone = self.connectors.closeAll("the listener stops")
+        await self._quic.stop()  # begun before the sessions are gone: their connectors come back at once
+        await gone
         await self._store.close()
         self._threads.stop()
 

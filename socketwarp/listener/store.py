@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
 from ..errors import ConfigurationError, StoreUnavailable
+from .events import showAddress
 
 #: The database's name in the state directory.
 FILE_NAME = "listener.sqlite3"
@@ -54,9 +55,7 @@ class PortSpec:
     @property
     def target(self) -> str:
         """The target for people, ``host:port``."""
-        return (
-            f"[{self.dialHost}]:{self.targetPort}" if ":" in self.dialHost else f"{self.targetHost}:{self.targetPort}"
-        )
+        return showAddress((self.dialHost, self.targetPort))
 
 
 class IPortStore(Interface):

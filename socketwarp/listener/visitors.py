@@ -19,7 +19,7 @@ from ..interfaces import Address, ISession, IStream
 from ..wire.dialect import DIALECTS, Dialect
 from ..wire.preamble import Preamble
 from .connectors import Connectors
-from .events import Events, Field
+from .events import Events, Field, showAddress
 from .store import PortSpec
 
 
@@ -127,9 +127,12 @@ class Visitor:
         )
 
     def _who(self) -> dict[str, Field]:
-        host, port = self.address
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return {"connection": self.connectionId, "address": address, "port": self.spec.port, "uid": self.spec.uid}
+        return {
+            "connection": self.connectionId,
+            "address": showAddress(self.address),
+            "port": self.spec.port,
+            "uid": self.spec.uid,
+        }
 
 
 def _inTime(error: SocketwarpError) -> Callable[[object, float], Failure]:

@@ -1,6 +1,7 @@
 """The HTTP calls, byte for byte through the server that the listener starts."""
 
 import json
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.listener.api import BODY_LIMIT, IDLE_SECONDS, Api, makeSite
+from socketwarp.listener import api
+from socketwarp.listener.api import BODY_LIMIT, IDLE_SECONDS, Api, ApiServer
 from socketwarp.listener.store import PortSpec
 from tests.listener.rig import Rig
 
@@ -19,14 +21,17 @@ class Client:
     """A connection to the API."""
 
     def __init__(self, rig: Rig) -> None:
-        self.site = makeSite(Api(rig.connectors, rig.ports), rig.reactor)
+        self.server = ApiServer(Api(rig.connectors, rig.ports), rig.reactor)
         self.connect()
 
     def connect(self) -> None:
         address = IPv4Address("TCP", "127.0.0.1", 50000)
         self.transport = StringTransportWithDisconnection(hostAddress=IPv4Address("TCP", "127.0.0.1", 8080))
-        self.channel = self.site.buildProtocol(address)
-        self.transport.protocol = self.channel
+        protocol = self.server.buildProtocol(address)
+        if protocol is None:
+            self.transport.connected = False
+            return
+        self.transport.protocol = self.channel = protocol
         self.channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> None:
@@ -231,7 +236,8 @@ class LimitTests(ApiTestCase):
         self.client.send(b"POST /open HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(100):
             self.client.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
-        (request,) = self.client.channel._channel.requests
+        channel: Any = self.client.channel.wrappedProtocol  # Any: twisted.web's private choice between versions of HTTP
+        (request,) = channel._channel.requests
         self.assertEqual(BODY_LIMIT + 1, request.content.tell())
         self.client.send(b"0\r\n\r\n")
         self.assertEqual(413, self.client.answer()[0])
@@ -241,6 +247,21 @@ class LimitTests(ApiTestCase):
         self.rig.reactor.advance(IDLE_SECONDS - 1)
         self.assertTrue(self.client.transport.connected)
         self.rig.reactor.advance(2)
+        self.assertFalse(self.client.transport.connected)
+
+    def test_thereIsALimitToClients(self) -> None:
+        self.patch(api, "CLIENT_LIMIT", 1)
+        self.client.connect()
+        self.assertFalse(self.client.transport.connected)
+
+    def test_aClientThatLeavesMakesRoom(self) -> None:
+        self.patch(api, "CLIENT_LIMIT", 1)
+        self.client.transport.loseConnection()
+        self.client.connect()
+        self.assertTrue(self.client.transport.connected)
+
+    def test_whenTheListenerStopsNoClientStays(self) -> None:
+        self.client.server.closeAll()
         self.assertFalse(self.client.transport.connected)
 
 

@@ -181,3 +181,11 @@ class StopTests(SynchronousTestCase):
         rig.settle()
         self.successResultOf(closed)
         self.assertEqual([], rig.reactor.getDelayedCalls())
+
+    def test_whoComesBackIsTurnedAway(self) -> None:
+        rig = Rig()
+        rig.connectors.closeAll("the listener stops")
+        session = rig.session()
+        rig.connectors.admit(session)
+        self.assertEqual((Code.SHUTDOWN, "the listener stops"), session.closedWith)
+        self.assertEqual([], rig.verifier.asked)

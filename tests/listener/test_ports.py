@@ -9,7 +9,7 @@ from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.errors import NoSuchPort, PortDenied, PortUnavailable, SessionLost, StoreUnavailable
+from socketwarp.errors import NoSuchPort, PortClosed, PortDenied, PortUnavailable, SessionLost, StoreUnavailable
 from socketwarp.listener.recheck import RecheckPolicy
 from socketwarp.listener.store import PortSpec
 from socketwarp.listener.visitors import Limits
@@ -373,6 +373,11 @@ class StopTests(SynchronousTestCase):
         self.rig.settle()
         self.successResultOf(stopping)
         self.assertTrue(self.visitor.sawReset)
+
+    def test_noPortIsOpenedAnyMore(self) -> None:
+        self.rig.ports.stop(0)
+        self.assertIsInstance(failureOf(self.rig.ports.desire(PortSpec(18081, "uid-1", "x", 1))), PortClosed)
+        self.assertEqual({}, self.rig.sockets.bound)
 
     def test_theWishesStay(self) -> None:
         stopping = self.rig.ports.stop(0)

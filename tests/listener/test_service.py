@@ -16,6 +16,7 @@ from socketwarp.errors import AddressUnavailable, Code, ConfigurationError
 from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address
+from socketwarp.listener.api import Api, ApiServer
 from socketwarp.listener.service import DRAIN_SECONDS, ListenerService, makeListener
 from socketwarp.listener.store import PortSpec
 from socketwarp.settings import ListenerSettings, parsePortRanges
@@ -86,7 +87,10 @@ class ServiceTests(SynchronousTestCase):
         watch: Any = FakeWatch(self.done)  # Any: a fake, by shape
         quic: Any = FakeQuic(self.done)  # Any: the same
         rig, threads = self.rig, FakeThreads(self.done)
-        return ListenerService(self.settings, reactor, watch, rig.connectors, quic, rig.ports, rig.store, threads)
+        server = ApiServer(Api(rig.connectors, rig.ports), rig.reactor)
+        return ListenerService(
+            self.settings, reactor, watch, rig.connectors, quic, rig.ports, rig.store, threads, server
+        )
 
     def test_itIsAService(self) -> None:
         self.assertTrue(IService.providedBy(self.service))
