@@ -1,5 +1,6 @@
 """``gencert``: a small private authority, and the one-step self-signed form for two parties who exchange files."""
 
+import re
 import socket
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,9 @@ RSA_BITS = 4096
 MAX_COMMON_NAME = 64
 # A certificate is often carried at once to a machine whose clock is a little late.
 _CLOCK_SKEW = timedelta(minutes=5)
+
+# Letters, digits and hyphens (RFC 1123 §2.1), the underscore of many local networks, and a wildcard label.
+_HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 _EKU = {"client": ExtendedKeyUsageOID.CLIENT_AUTH, "server": ExtendedKeyUsageOID.SERVER_AUTH}
 
@@ -195,6 +199,9 @@ def _alternativeName(host: str) -> x509.GeneralName:
             raise ConfigurationError(f"host {host!r}: a zone (%{address.scope_id}) can't stand in a certificate")
         return x509.IPAddress(address)
     try:
-        return x509.DNSName(host.encode("idna").decode("ascii"))
+        name = host.encode("idna").decode("ascii")
     except UnicodeError as e:
         raise ConfigurationError(f"host {host!r} is neither an address nor a host name: {e}") from e
+    if not _HOST_NAME.fullmatch(name):
+        raise ConfigurationError(f"host {host!r} is neither an address nor a host name")
+    return x509.DNSName(name)

@@ -63,10 +63,10 @@ def writeAll(outputs: Sequence[Output], force: bool = False) -> None:
             temporary, output = ready[0]
             _place(temporary, output.path, force)
             ready.pop(0)
-    except FileExistsError as e:
-        raise ConfigurationError(f"{e.filename2!r} exists already; replace it with --force") from e
     except OSError as e:
-        raise ConfigurationError(f"{e.filename!r} can't be written: {e.strerror}") from e
+        # link(2) has the name that is taken second
+        remedy = "; replace it with --force" if e.filename2 else ""
+        raise ConfigurationError(f"{e.filename2 or e.filename!r} can't be written: {e.strerror}{remedy}") from e
     finally:
         for temporary, _ in ready:
             os.unlink(temporary)

@@ -111,8 +111,8 @@ class Transaction:
         if status != _SUCCESS:
             info = str(attributes.get(FAIL_INFO, "no reason"))
             raise EnrolmentRefused(
-                f"the SCEP server refused the request ({_FAIL_INFOS.get(info, info)}): the secret is wrong or used up, or the "
-                "client is in no state to get a certificate; ask the administrator for a new secret"
+                f"the SCEP server refused the request ({_FAIL_INFOS.get(info, info)}): the secret is wrong or used "
+                "up, or the client is in no state to get a certificate; ask the administrator for a new secret"
             )
 
     def _decrypted(self, content: bytes) -> bytes:
