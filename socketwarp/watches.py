@@ -50,18 +50,18 @@ class Hangups:
 
     def watch(self, fd: int, reset: Callable[[], None]) -> None:
         """See `IHangups.watch`."""
-        if fd not in self._watched:
+        if fd not in self._watched and not self._epoll.closed:
             self._epoll.register(fd, 0)  # EPOLLERR and EPOLLHUP come unasked: epoll_ctl(2)
             self._watched[fd] = reset
 
     def forget(self, fd: int) -> None:
         """See `IHangups.forget`."""
         if self._watched.pop(fd, None) is not None:
-            with suppress(OSError):  # closing it has removed it
+            with suppress(OSError, ValueError):  # closing it has removed it; or we are closed ourselves
                 self._epoll.unregister(fd)
 
     def close(self) -> None:
-        """Release what the reactor and the kernel hold."""
+        """Release what the reactor and the kernel hold; nothing is told from here on."""
         self._reactor.removeReader(self)
         self._epoll.close()
 

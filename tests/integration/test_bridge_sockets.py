@@ -1,0 +1,244 @@
+"""Bridges between real TCP connections: what arrives at the other end of the kernel."""
+
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ClientFactory, Factory
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from socketwarp.bridge import Bridge, Totals
+from socketwarp.errors import PortUnavailable, SessionLost
+from socketwarp.watches import Hangups
+from socketwarp.wire.cutting import Immediate
+
+from ..fakes import HIGH_WATER, streamPair
+
+T = TypeVar("T")
+
+
+reactor: Any = _reactor  # Any: Twisted's types know neither what it provides nor what addresses have
+
+#: Seconds after which a blocking call of a test fails.
+PATIENCE = 20.0
+WINDOW = 1 << 20
+MUCH = 32 << 20
+PIECE = bytes(range(256)) * 4096
+
+
+def thread(action: Callable[..., T], *arguments: object) -> Deferred[T]:
+    """Do something that blocks."""
+    return deferToThread(action, *arguments)
+
+
+def readToEnd(remote: socket.socket) -> bytes | str:
+    """Everything up to FIN, or ``reset``."""
+    received = bytearray()
+    try:
+        while data := remote.recv(1 << 20):
+            received += data
+    except ConnectionResetError:
+        return "reset"
+    return bytes(received)
+
+
+def reset(remote: socket.socket) -> None:
+    """RST."""
+    remote.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    remote.close()
+
+
+def sendMuch(remote: socket.socket) -> None:
+    """`MUCH` bytes and FIN."""
+    for _ in range(MUCH // len(PIECE)):
+        remote.sendall(PIECE)
+    remote.shutdown(socket.SHUT_WR)
+
+
+def countPieces(remote: socket.socket) -> int:
+    """Bytes up to FIN, as long as they are what `sendMuch` sends."""
+    received = readToEnd(remote)
+    assert received == PIECE * (len(received) // len(PIECE))
+    return len(received)
+
+
+class Sockets(TestCase):
+    """Base: a visitor that was accepted and a target that was dialled, joined by two bridges and a stream."""
+
+    async def start(self) -> None:
+        hangups = Hangups(reactor)
+        self.addCleanup(hangups.close)
+        self.near, self.far = Bridge(reactor, hangups=hangups), Bridge(reactor, hangups=hangups)
+        self.stream, self.farStream = streamPair(reactor, WINDOW)
+        self.visitor = await self.accepted(self.near)
+        self.target = await self.dialled(self.far)
+        self.near.join(self.stream, Immediate(None))
+        self.far.join(self.farStream, Immediate(None))
+
+    async def accepted(self, bridge: Bridge) -> socket.socket:
+        """The remote end of a connection that came to us."""
+        port = reactor.listenTCP(0, Factory.forProtocol(lambda: bridge), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return self.closing(await thread(socket.create_connection, ("127.0.0.1", port.getHost().port), PATIENCE))
+
+    async def dialled(self, bridge: Bridge) -> socket.socket:
+        """The remote end of a connection that we made."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(PATIENCE)
+            reactor.connectTCP(*server.getsockname(), ClientFactory.forProtocol(lambda: bridge))
+            remote, _ = await thread(server.accept)
+        remote.settimeout(PATIENCE)
+        return self.closing(remote)
+
+    def closing(self, remote: socket.socket) -> socket.socket:
+        self.addCleanup(remote.close)
+        return remote
+
+    async def turn(self) -> None:
+        """Let the reactor run once."""
+        turned: Deferred[None] = Deferred()
+        reactor.callLater(0, turned.callback, None)
+        await turned
+
+    async def endings(self) -> tuple[Totals, Totals]:
+        """Of the visitor's bridge and the target's."""
+        return await self.near.ended, await self.far.ended
+
+
+class EndingsOnSocketsTests(Sockets):
+    """The table of endings, from the visitor's side and from the target's."""
+
+    async def pair(self, fromVisitor: bool) -> tuple[socket.socket, socket.socket]:
+        await self.start()
+        return (self.visitor, self.target) if fromVisitor else (self.target, self.visitor)
+
+    async def finIsPassedOn(self, fromVisitor: bool) -> None:
+        one, other = await self.pair(fromVisitor)
+        one.sendall(b"question")
+        one.shutdown(socket.SHUT_WR)
+        self.assertEqual(b"question", await thread(readToEnd, other))
+        other.sendall(b"answer after FIN")
+        other.shutdown(socket.SHUT_WR)
+        self.assertEqual(b"answer after FIN", await thread(readToEnd, one))
+        self.assertEqual(["finished", "finished"], [totals.ending for totals in await self.endings()])
+
+    async def test_aVisitorsFinArrivesAsFinAndTheAnswerStillComes(self) -> None:
+        await self.finIsPassedOn(True)
+
+    async def test_aTargetsFinArrivesAsFinAndTheAnswerStillComes(self) -> None:
+        await self.finIsPassedOn(False)
+
+    async def rstIsPassedOn(self, fromVisitor: bool) -> None:
+        one, other = await self.pair(fromVisitor)
+        one.sendall(b"something")
+        self.assertEqual(b"something", await thread(other.recv, 100))
+        reset(one)
+        self.assertEqual("reset", await thread(readToEnd, other))
+        self.assertEqual({"tcp-reset", "stream-reset"}, {totals.ending for totals in await self.endings()})
+
+    async def test_aVisitorsRstArrivesAsRst(self) -> None:
+        await self.rstIsPassedOn(True)
+
+    async def test_aTargetsRstArrivesAsRst(self) -> None:
+        await self.rstIsPassedOn(False)
+
+    async def rstAfterFinIsPassedOn(self, fromVisitor: bool) -> None:
+        one, other = await self.pair(fromVisitor)
+        one.shutdown(socket.SHUT_WR)
+        self.assertEqual(b"", await thread(other.recv, 100))
+        reset(one)
+        self.assertEqual({"tcp-reset", "stream-reset"}, {totals.ending for totals in await self.endings()})
+        # On a connection whose FIN has been read, Linux says EPIPE for RST; without RST the first send would succeed.
+        self.assertRaises(BrokenPipeError, other.sendall, b"too late")
+
+    async def test_aVisitorsRstAfterItsFinArrivesAsRst(self) -> None:
+        await self.rstAfterFinIsPassedOn(True)
+
+    async def test_aTargetsRstAfterItsFinArrivesAsRst(self) -> None:
+        await self.rstAfterFinIsPassedOn(False)
+
+    async def rstOfAPausedConnectionIsPassedOn(self, fromVisitor: bool) -> None:
+        one, other = await self.pair(fromVisitor)
+        one.setblocking(False)
+        stream = self.stream if fromVisitor else self.farStream
+        while stream.buffered <= HIGH_WATER:  # until back-pressure has paused the connection
+            try:
+                one.send(PIECE)
+            except BlockingIOError:
+                await self.turn()
+        reset(one)
+        self.assertEqual({"tcp-reset", "stream-reset"}, {totals.ending for totals in await self.endings()})
+        self.assertEqual("reset", await thread(readToEnd, other))
+
+    async def test_theRstOfAPausedVisitorArrivesAsRst(self) -> None:
+        await self.rstOfAPausedConnectionIsPassedOn(True)
+
+    async def test_theRstOfAPausedTargetArrivesAsRst(self) -> None:
+        await self.rstOfAPausedConnectionIsPassedOn(False)
+
+    async def test_aLostSessionArrivesAsRstAtBothEnds(self) -> None:
+        await self.start()
+        for stream in (self.stream, self.farStream):
+            stream.lose(SessionLost("the path is gone"))
+        self.assertEqual("reset", await thread(readToEnd, self.visitor))
+        self.assertEqual("reset", await thread(readToEnd, self.target))
+        self.assertEqual(["session-lost"] * 2, [totals.ending for totals in await self.endings()])
+
+    async def test_anOwnersAbortArrivesAsRstAtBothEnds(self) -> None:
+        await self.start()
+        self.near.abort(PortUnavailable("the port was closed"))
+        self.assertEqual("reset", await thread(readToEnd, self.visitor))
+        self.assertEqual("reset", await thread(readToEnd, self.target))
+
+    async def test_aPeerThatStopsReadingArrivesAsRst(self) -> None:
+        await self.start()
+        self.stream.stopReading(1)
+        self.assertEqual("reset", await thread(readToEnd, self.target))
+
+    async def test_whatTheOriginalSentBeforeItEndedBothDirectionsArrivesWithFin(self) -> None:
+        await self.start()
+        self.far.abort = lambda error: None  # type: ignore[method-assign]  # its side is played by hand
+        self.farStream.write(PIECE)
+        self.farStream.loseWriteConnection()
+        self.farStream.stopReading(0)
+        self.visitor.sendall(b"nobody wants this any more")
+        self.assertEqual(PIECE, await thread(readToEnd, self.visitor))
+        self.visitor.shutdown(socket.SHUT_WR)
+        self.assertEqual("finished", (await self.near.ended).ending)
+
+
+class BulkOnSocketsTests(Sockets):
+    """Much data."""
+
+    async def test_muchDataArrivesUnchangedInBothDirectionsAtOnce(self) -> None:
+        await self.start()
+        waiting = [thread(sendMuch, self.visitor), thread(sendMuch, self.target)]
+        counts = [thread(countPieces, self.visitor), thread(countPieces, self.target)]
+        for sent in waiting:
+            await sent
+        self.assertEqual([MUCH, MUCH], [await count for count in counts])
+        visitors, targets = await self.endings()
+        self.assertEqual((Totals(MUCH, MUCH, None),) * 2, (visitors, targets))
+
+    async def test_aReaderThatTakesNothingCostsWatermarksAndOneWindow(self) -> None:
+        await self.start()
+        sending = thread(sendMuch, self.visitor)
+        held: list[int] = []
+        carry = self.stream.deliver
+
+        def measured() -> None:
+            carry()
+            tcp = self.far._tcp
+            held.append(self.stream.buffered + self.farStream.waiting + tcp._tempDataLen + len(tcp.dataBuffer))  # type: ignore[union-attr]  # Twisted's own buffers
+
+        self.stream.deliver = measured  # type: ignore[method-assign]  # to look at every turn
+        while self.stream.buffered <= HIGH_WATER:
+            await self.turn()
+        self.assertEqual(MUCH, await thread(countPieces, self.target))
+        await sending
+        self.target.shutdown(socket.SHUT_WR)
+        await self.endings()
+        self.assertLess(max(held), HIGH_WATER + 2 * WINDOW + 2 * 65536)
