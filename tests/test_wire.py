@@ -1,10 +1,12 @@
 """The bytes that we define: exactly these, and nothing else is taken for them."""
 
 import json
+import re
 import struct
 from collections.abc import Sequence
 from ipaddress import ip_address
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import given
@@ -15,6 +17,7 @@ from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import (
+    Code,
     LimitReached,
     MalformedMessage,
     MalformedPreamble,
@@ -311,6 +314,39 @@ class VectorTests(SynchronousTestCase):
             "0d0a0d0a000d0a515549540a2121002420010db800000000000000000000000720010db8000000000000000000000001c7383c48",
             formatProxyHeader(2, *six).hex(),
         )
+
+
+class PageTests(SynchronousTestCase):
+    """docs/protocol.rst."""
+
+    def setUp(self) -> None:
+        self.page = (Path(__file__).parent.parent / "docs" / "protocol.rst").read_text()
+
+    def test_itsFramesHaveTheLengthsTheySay(self) -> None:
+        frames = re.findall(r"^    ((?:[0-9a-f]{2} )+)(\{.*\})$", self.page, re.MULTILINE)
+        self.assertEqual(9, len(frames))
+        for length, document in frames:
+            self.assertEqual(int.from_bytes(bytes.fromhex(length), "big"), len(document.encode()), document)
+            self.assertEqual(bytes.fromhex(length) + document.encode(), self.formatted(bytes.fromhex(length), document))
+
+    def formatted(self, length: bytes, document: str) -> bytes:
+        """What the document is read as, formatted again."""
+        encoded = length + document.encode()
+        if len(length) == 4:
+            return b"".join(map(formatMessage, MessageParser().feed([encoded])))
+        if '"id"' in document:
+            return OURS.formatPreamble(whole(OURS.preambleParser(), encoded)[0])
+        try:
+            return OURS.formatDialled(whole(OURS.answerParser(), encoded)[0])
+        except SocketwarpError as error:
+            return OURS.formatRefusal(error)
+
+    def test_itListsEveryCodeWithItsNumber(self) -> None:
+        listed = re.findall(r"^0x([0-9a-f]{2})    ``([A-Z_]+)``", self.page, re.MULTILINE)
+        self.assertEqual({code.name: int(code) for code in Code}, {name: int(number, 16) for number, name in listed})
+
+    def test_itListsEveryRefusal(self) -> None:
+        self.assertEqual([], [code for code in REFUSALS if f"``{code}``" not in self.page])
 
 
 class OurStreamTests(SynchronousTestCase):
