@@ -114,7 +114,7 @@ class Connectors:
         asked = maybeDeferred(self._verifier.verify, session.peerLeaf)
         asked.addCallbacks(partial(self._verified, session), partial(self._unverified, session))
         asked.addBoth(lambda _: self._verifying.discard(session))
-        asked.addErrback(lambda failure: self._log.failure("admission failed", failure))
+        asked.addErrback(partial(self._broken, session))
         # A session that dies meanwhile takes its question with it.
         session.whenClosed().addCallback(lambda _: asked.cancel())
 
@@ -126,6 +126,10 @@ class Connectors:
             self._log.failure("the verifier failed", failure)
             error = VerifierFault("the verifier failed; the listener's log says how")
         self._refuse(session, error)
+
+    def _broken(self, session: ISession, failure: Failure) -> None:
+        self._log.failure("admission failed", failure)
+        session.close(Code.INTERNAL, "a fault of the listener; its log says more")
 
     def _refuse(self, session: ISession, error: SocketwarpError) -> None:
         self._events.emit(

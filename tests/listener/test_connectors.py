@@ -1,5 +1,7 @@
 """Who is connected."""
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, LimitReached, NoSuchSession, SessionLost, VerifierFault, VerifierRefused
@@ -56,6 +58,16 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(Code.VERIFIER_FAULT, session.closedWith[0])
         self.assertNotIn("secret", session.closedWith[1])
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertNobody()
+
+    def test_anAnswerThatIsNoneRefusesToo(self) -> None:
+        session = self.rig.session()
+        self.rig.connectors.admit(session)
+        nobody: Any = None  # Any: what a verifier must not answer
+        self.rig.verifier.asked.pop()[1].callback(nobody)
+        assert session.closedWith is not None
+        self.assertEqual(Code.INTERNAL, session.closedWith[0])
+        self.assertEqual(1, len(self.flushLoggedErrors(AttributeError)))
         self.assertNobody()
 
     def test_aSessionThatDiesMeanwhileTakesItsQuestionBack(self) -> None:

@@ -1,5 +1,7 @@
 """Running sessions are verified again."""
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, SessionLost, VerifierFault, VerifierRefused
@@ -62,6 +64,20 @@ class RecheckTests(SynchronousTestCase):
         before = self.rig.reactor.seconds()
         self.ask()
         self.assertTrue(self.rig.reactor.seconds() - before <= 1)
+
+    def test_aVerifierThatAnswersAtOnceIsAskedAgainToo(self) -> None:
+        self.rig.verifier.automatic = True
+        self.rig.reactor.pump([60.0] * 3)
+        self.rig.verifier.automatic = False
+        self.ask()
+        self.assertTrue(self.session.isOpen)
+
+    def test_anAnswerThatIsNoneEndsTheSession(self) -> None:
+        self.ask()
+        nobody: Any = None  # Any: what a verifier must not answer
+        self.rig.verifier.asked.pop()[1].callback(nobody)
+        self.assertFalse(self.session.isOpen)
+        self.assertEqual(1, len(self.flushLoggedErrors(AttributeError)))
 
     def test_anUnexpectedFailureIsAFault(self) -> None:
         self.ask()
