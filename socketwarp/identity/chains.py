@@ -76,13 +76,23 @@ class Trust:
     roots: Sequence[x509.Certificate]
     crls: Sequence[x509.CertificateRevocationList] = ()
     crlExpired: Literal["refuse", "warn"] = "refuse"
+    _anchors: Sequence[x509.Certificate] = attrs.field(init=False, eq=False, repr=False)
     _helpers: list[crypto.X509] = attrs.field(init=False, eq=False, repr=False)
     _path: crypto.X509Store = attrs.field(init=False, eq=False, repr=False)
     _revocation: crypto.X509Store = attrs.field(init=False, eq=False, repr=False)
 
+    @_anchors.default
+    def _makeAnchors(self) -> Sequence[x509.Certificate]:
+        # Self-signed first: of two roots with one name and key, as a renewal makes them, each seems the other's issuer.
+        return [
+            each
+            for each in self.roots
+            if issuedBy(each, each) or not any(issuedBy(each, other) for other in self.roots)
+        ]
+
     @_helpers.default
     def _makeHelpers(self) -> list[crypto.X509]:
-        return [crypto.X509.from_cryptography(each) for each in self.roots if not self._isAnchor(each)]
+        return [crypto.X509.from_cryptography(each) for each in self.roots if each not in self._anchors]
 
     @_path.default
     def _makePath(self) -> crypto.X509Store:
@@ -100,13 +110,9 @@ class Trust:
     def _store(self, flags: int) -> crypto.X509Store:
         store = crypto.X509Store()
         store.set_flags(flags)
-        for each in self.roots:
-            if self._isAnchor(each):
-                store.add_cert(crypto.X509.from_cryptography(each))
+        for each in self._anchors:
+            store.add_cert(crypto.X509.from_cryptography(each))
         return store
-
-    def _isAnchor(self, certificate: x509.Certificate) -> bool:
-        return not any(other != certificate and issuedBy(certificate, other) for other in self.roots)
 
     def check(self, chain: Sequence[x509.Certificate], role: Role, serverName: str | None) -> None:
         """
@@ -155,7 +161,8 @@ class Trust:
             except crypto.X509StoreContextError as e:
                 if depth == 0 or e.errors[0] != _NO_REVOCATION_LIST:
                     raise _rejected(e) from None
-        self._warnOfExpiredLists()
+        if self.crlExpired == "warn":
+            self._warnOfExpiredLists()
 
     def _warnOfExpiredLists(self) -> None:
         for crl in self.crls:
@@ -167,7 +174,7 @@ class Trust:
                 )
 
     def _checkLeaf(self, leaf: x509.Certificate) -> None:
-        if isAuthority(leaf) and leaf not in self.roots:
+        if isAuthority(leaf) and leaf not in self._anchors:
             text = f"{subjectOf(leaf)} is a certificate authority's own certificate (CA:TRUE), not an end's"
             raise CertificateRejected(text, BAD_CERTIFICATE)
         usage = keyUsage(leaf)

@@ -91,6 +91,17 @@ class Peers(SynchronousTestCase):
         checking.checkPeer(other.issue().chain, "client", None)
         checking.checkPeer(self.authority.issue().chain, "client", None)
 
+    def test_a_root_renewed_with_its_old_key_stands_beside_the_old_one(self) -> None:
+        renewed = self.authority._sign(self.authority.subject, self.authority.key, ca=True)
+        for roots in ([self.authority.cert, renewed], [renewed], [renewed, renewed]):
+            credentials(self.own, roots).checkPeer(self.authority.issue().chain, "client", None)
+
+    def test_an_intermediate_that_completes_chains_is_not_an_end_itself(self) -> None:
+        middle = self.authority.intermediate()
+        checking = credentials(self.own, [self.authority.cert, middle.cert])
+        peer = Issued(middle.cert, middle.key, middle.path, middle.root)
+        self.assertEqual(self.refused(checking, peer), chains.BAD_CERTIFICATE)
+
     def test_an_intermediate_of_the_ca_file_completes_a_chain_that_lacks_it(self) -> None:
         middle = self.authority.intermediate()
         leaf = middle.issue()
