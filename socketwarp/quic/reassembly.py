@@ -2,7 +2,8 @@
 The receiving part of a stream (RFC 9000 §2.2, §3.2): frames in any order become pieces in order.
 
 Knows bytes and offsets only. Memory is bounded by what flow control lets the peer send (checked before a frame gets
-here), plus a bounded number of gaps: data beyond a gap is kept as it came, never as a buffer the size of the gap.
+here), plus a bounded number of gaps: data beyond a gap is kept as it came, never as a buffer the size of the gap. What is cut
+from a frame is copied, or a byte of it would keep the whole packet.
 """
 
 from bisect import bisect_left, bisect_right
@@ -37,6 +38,13 @@ def append(pieces: list[Piece], piece: Piece) -> None:
             pieces[-1] = bytearray(last) + piece
             return
     pieces.append(piece)
+
+
+def extend(pieces: list[Piece], more: list[Piece]) -> None:
+    """Add `more` at the end, joining where they meet."""
+    if more:
+        append(pieces, more[0])
+        pieces += more[1:]
 
 
 class Run:
@@ -98,7 +106,7 @@ class Reassembly:
             self.offset = self.highest
         elif offset <= self.offset:
             if stop > self.offset:
-                self._advance(data[self.offset - offset :] if offset < self.offset else data)
+                self._advance(bytes(data[self.offset - offset :]) if offset < self.offset else data)
         elif data:
             self._insert(offset, data)
 
@@ -140,7 +148,7 @@ class Reassembly:
         while self._runs and self._runs[0].start <= self.offset:
             run = self._runs.pop(0)
             if run.stop > self.offset:
-                self.pieces += trim(run.pieces, self.offset - run.start)
+                extend(self.pieces, trim(run.pieces, self.offset - run.start))
                 self.offset = run.stop
 
     def _insert(self, start: int, data: Piece) -> None:
@@ -155,16 +163,17 @@ class Reassembly:
             runs.insert(first, Run(start, data))
             return
         if start < touched[0].start:
-            merged = Run(start, data[: touched[0].start - start])
+            merged = Run(start, bytes(data[: touched[0].start - start]))
         else:
             merged = touched.pop(0)
         for run in touched:
             if merged.stop < run.start:
-                append(merged.pieces, data[merged.stop - start : run.start - start])
-            merged.pieces += run.pieces
+                append(merged.pieces, bytes(data[merged.stop - start : run.start - start]))
+            extend(merged.pieces, run.pieces)
             merged.stop = run.stop
         if merged.stop < start + len(data):
-            append(merged.pieces, data[merged.stop - start :])
+            rest = data[merged.stop - start :]
+            append(merged.pieces, rest if len(rest) == len(data) else bytes(rest))
             merged.stop = start + len(data)
         runs[first:last] = [merged]
 
