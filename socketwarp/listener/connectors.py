@@ -113,8 +113,8 @@ class Connectors:
         self._verifying.add(session)
         asked = maybeDeferred(self._verifier.verify, session.peerLeaf)
         asked.addCallbacks(partial(self._verified, session), partial(self._unverified, session))
-        asked.addBoth(lambda _: self._verifying.discard(session))
         asked.addErrback(partial(self._broken, session))
+        asked.addBoth(lambda _: self._verifying.discard(session))
         # A session that dies meanwhile takes its question with it.
         session.whenClosed().addCallback(lambda _: asked.cancel())
 
