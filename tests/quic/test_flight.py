@@ -1,0 +1,229 @@
+"""A stream's outgoing bytes: each in one place at a time, whatever is cut, lost, acknowledged, split, and in which order."""
+
+from collections.abc import Sequence
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.quic.flight import Flight, Segment, SendBuffer
+
+SEED = bytes(range(251))
+
+
+def content(start: int, size: int) -> bytes:
+    """The stream's bytes from `start` on: no two places near each other look alike."""
+    return (SEED * (size // 251 + 2))[start % 251 :][:size]
+
+
+class SendBufferMachine(RuleBasedStateMachine):
+    """Writer, network and peer of one stream; `flights` are on their way, `arrived` are the peer's bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = SendBuffer(500)
+        self.flights: list[Flight] = []
+        self.arrived = bytearray(100_000)
+        self.acknowledged: set[int] = set()
+        self.written = 0
+        self.finSize: int | None = None
+        self.wasReset = False
+        self.nextNumber = 0
+
+    # What a flight tells of its segments, as a stream's state would.
+
+    def segmentsAcknowledged(self, segments: Sequence[Segment]) -> None:
+        self.buffer.onAcknowledged(segments)
+        for offset, data, fin in segments:
+            places = set(range(offset, offset + len(data)))
+            assert not places & self.acknowledged, "acknowledged twice"
+            self.acknowledged |= places
+            assert bytes(data) == content(offset, len(data))
+            if fin:
+                self.finSize = offset + len(data)
+
+    def segmentsLost(self, segments: Sequence[Segment]) -> None:
+        self.buffer.onLost(segments)
+
+    @precondition(lambda self: self.written < 5000)
+    @rule(size=st.integers(0, 300), kind=st.sampled_from([bytes, bytearray, memoryview]))
+    def write(self, size: int, kind: type) -> None:
+        was = self.buffer.isWritable
+        self.buffer.write(kind(content(self.written, size)))
+        if was:
+            self.written += size
+
+    @rule()
+    def finish(self) -> None:
+        self.buffer.finish()
+        assert not self.buffer.isWritable
+
+    @rule(more=st.integers(0, 400))
+    def raiseLimit(self, more: int) -> None:
+        self.buffer.limit += more
+
+    @rule(size=st.integers(1, 120), count=st.integers(1, 8), credit=st.integers(0, 500))
+    def cut(self, size: int, count: int, credit: int) -> None:
+        had = self.buffer.hasWork(credit)
+        before = self.buffer.sent
+        segments = self.buffer.cut(size, count, credit)
+        assert had == bool(segments)
+        assert len(segments) <= count
+        assert all(len(segment.data) <= size for segment in segments)
+        assert self.buffer.sent - before <= credit
+        if segments:
+            bytesOut = sum(len(segment.data) + 20 for segment in segments)
+            self.flights.append(Flight(self, self.nextNumber, segments, 0.0, bytesOut, 20))
+            self.nextNumber += len(segments)
+
+    @precondition(lambda self: self.flights)
+    @rule(chance=st.randoms(use_true_random=False))
+    def split(self, chance: object) -> None:
+        flight = chance.choice(self.flights)  # type: ignore[attr-defined]  # a random.Random
+        if flight.last > flight.first:
+            size, last = flight.size, flight.last
+            rest = flight.split(chance.randint(flight.first, flight.last - 1))  # type: ignore[attr-defined]  # as above
+            assert (flight.last + 1, last, size) == (rest.first, rest.last, flight.size + rest.size)
+            for part in (flight, rest):
+                assert part.size == sum(len(segment.data) + 20 for segment in part.segments)
+            self.flights.append(rest)
+
+    @precondition(lambda self: self.flights)
+    @rule(chance=st.randoms(use_true_random=False))
+    def acknowledge(self, chance: object) -> None:
+        self.flights.pop(chance.randrange(len(self.flights))).onAcknowledged()  # type: ignore[attr-defined]  # as above
+
+    @precondition(lambda self: self.flights)
+    @rule(chance=st.randoms(use_true_random=False))
+    def lose(self, chance: object) -> None:
+        self.flights.pop(chance.randrange(len(self.flights))).onLost()  # type: ignore[attr-defined]  # as above
+
+    @precondition(lambda self: self.written > 2000)
+    @rule()
+    def reset(self) -> None:
+        finished = self.buffer.isFinished
+        assert self.buffer.reset(7) == (not finished and not self.wasReset)
+        self.wasReset = self.wasReset or not finished
+
+    @invariant()
+    def everyByteIsInOnePlace(self) -> None:
+        buffer = self.buffer
+        if self.wasReset:
+            assert (buffer.unsentBytes, buffer.unacknowledged) == (0, 0)
+            assert not buffer.hasWork(10_000)
+            assert not buffer.isFinished
+            return
+        inFlight = sum(len(segment.data) for flight in self.flights for segment in flight.segments)
+        lost = sum(len(segment.data) for segment in buffer._lost)
+        assert buffer.unacknowledged == inFlight + lost
+        assert buffer.acknowledged == len(self.acknowledged)
+        assert buffer.sent == buffer.acknowledged + buffer.unacknowledged
+        assert self.written == buffer.sent + buffer.unsentBytes
+        assert buffer.unsentBytes == sum(map(len, buffer._unsent))
+        assert buffer.sent <= buffer.limit
+
+    @invariant()
+    def itIsFinishedWhenThePeerHasAllOfItAndTheFin(self) -> None:
+        if not self.wasReset:
+            everything = self.finSize is not None and len(self.acknowledged) == self.written
+            assert self.buffer.isFinished == everything
+            assert self.finSize in (None, self.written)
+
+    def teardown(self) -> None:
+        """Whatever has happened: a network that works from now on brings it to its end."""
+        if self.wasReset:
+            return
+        self.buffer.finish()
+        self.buffer.limit = 1 << 20
+        for flight in self.flights:
+            flight.onLost()
+        self.flights.clear()
+        while self.buffer.hasWork(100):
+            self.cut(100, 64, 100)
+            self.flights.pop().onAcknowledged()
+        assert self.buffer.isFinished
+
+
+class SendBufferTests(SynchronousTestCase):
+    def test_everyByteIsInOnePlaceWhateverHappens(self) -> None:
+        run_state_machine_as_test(
+            SendBufferMachine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        )
+
+    def test_aSegmentInOnePieceIsAViewOfWhatWasWritten(self) -> None:
+        """Nothing is copied on the way to the packet."""
+        buffer = SendBuffer(1 << 20)
+        data = bytes(10_000)
+        buffer.write(data)
+        segments = buffer.cut(1000, 64, 1 << 20)
+        self.assertEqual(10, len(segments))
+        self.assertTrue(all(isinstance(each.data, memoryview) and each.data.obj is data for each in segments))
+
+    def test_manySmallWritesShareAPacket(self) -> None:
+        buffer = SendBuffer(1 << 20)
+        for each in b"hello":
+            buffer.write(bytes((each,)))
+        self.assertEqual([Segment(0, b"hello", False)], buffer.cut(1000, 64, 1 << 20))
+
+    def test_theFinGoesWithTheLastBytes(self) -> None:
+        buffer = SendBuffer(1 << 20)
+        buffer.write(b"end")
+        buffer.finish()
+        self.assertEqual([Segment(0, b"end", True)], buffer.cut(1000, 64, 1 << 20))
+        self.assertFalse(buffer.hasWork(1 << 20))
+
+    def test_theFinGoesAloneWhenTheBytesHaveGone(self) -> None:
+        """It needs no credit."""
+        buffer = SendBuffer(3)
+        buffer.write(b"end")
+        buffer.cut(1000, 64, 3)
+        buffer.finish()
+        self.assertEqual([Segment(3, b"", True)], buffer.cut(1000, 64, 0))
+
+    def test_theFinWaitsForTheLastByteToGo(self) -> None:
+        buffer = SendBuffer(2)
+        buffer.write(b"end")
+        buffer.finish()
+        self.assertEqual([Segment(0, b"en", False)], buffer.cut(1000, 64, 100))
+        self.assertFalse(buffer.hasWork(100))
+        buffer.limit = 3
+        self.assertEqual([Segment(2, b"d", True)], buffer.cut(1000, 64, 100))
+
+    def test_whatWasLostIsCutSmallerWhenThePathHasShrunk(self) -> None:
+        buffer = SendBuffer(1 << 20)
+        buffer.write(content(0, 250))
+        buffer.finish()
+        buffer.onLost(buffer.cut(250, 1, 1 << 20))
+        self.assertEqual(
+            [Segment(0, content(0, 100), False), Segment(100, content(100, 100), False), Segment(200, content(200, 50), True)],
+            buffer.cut(100, 64, 0),
+        )
+
+    def test_whatIsLostGoesBeforeWhatIsNew(self) -> None:
+        buffer = SendBuffer(1 << 20)
+        buffer.write(b"oldnew")
+        buffer.onLost(buffer.cut(3, 1, 1 << 20))
+        self.assertEqual([b"old", b"new"], [bytes(each.data) for each in buffer.cut(3, 64, 1 << 20)])
+
+    def test_aResetDropsEverythingAndIsOverWhenThePeerKnows(self) -> None:
+        buffer = SendBuffer(1 << 20)
+        buffer.write(b"x" * 100)
+        flight = buffer.cut(50, 1, 1 << 20)
+        self.assertTrue(buffer.reset(9))
+        self.assertFalse(buffer.reset(10))
+        self.assertEqual(9, buffer.resetCode)
+        buffer.onLost(flight)
+        buffer.onAcknowledged(flight)
+        buffer.finish()
+        buffer.write(b"y")
+        self.assertEqual([], buffer.cut(50, 64, 1 << 20))
+        self.assertFalse(buffer.isFinished)
+        buffer.resetAcknowledged = True
+        self.assertTrue(buffer.isFinished)
+
+    def test_whatIsFinishedIsNotReset(self) -> None:
+        buffer = SendBuffer(10)
+        buffer.finish()
+        buffer.onAcknowledged(buffer.cut(10, 1, 10))
+        self.assertFalse(buffer.reset(9))
