@@ -250,16 +250,17 @@ def targets(site: Site, directory: Path, web: bool) -> Iterator[Targets]:
     """The target's processes on the closed side, and their ports."""
     ports = {"main": freePort(), "quick": freePort()}
     command = [sys.executable, "-m", "benchmarks.target", *map(str, ports.values())]
-    with contextlib.ExitStack() as stack, site.closed():
-        process = Process.start("target", command, directory, {"PYTHONPATH": str(ROOT)})
-        stack.callback(process.stop)
-        if web:
-            ports["http"] = freePort()
-            configuration = directory / "nginx.conf"
-            configuration.write_text(_NGINX.format(port=ports["http"], body="x" * 256))
-            nginx = Process.start("nginx", ["nginx", "-p", str(directory), "-c", str(configuration)], directory)
-            stack.callback(nginx.stop)
-        until(lambda: loads.knock((LOOPBACK, ports["main"])), "the target")
+    with contextlib.ExitStack() as stack:
+        with site.closed():
+            process = Process.start("target", command, directory, {"PYTHONPATH": str(ROOT)})
+            stack.callback(process.stop)
+            if web:
+                ports["http"] = freePort()
+                configuration = directory / "nginx.conf"
+                configuration.write_text(_NGINX.format(port=ports["http"], body="x" * 256))
+                nginx = Process.start("nginx", ["nginx", "-p", str(directory), "-c", str(configuration)], directory)
+                stack.callback(nginx.stop)
+            until(lambda: loads.knock((LOOPBACK, ports["main"])), "the target")
         yield ports
 
 
