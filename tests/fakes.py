@@ -101,6 +101,7 @@ class FakeStream:
     :ivar abortCode: what `abort` was called with; `None` before.
     :ivar over: whether the receiver gets no more calls.
     :ivar resetFirst: which of an abort's two frames the peer hears of first.
+    :ivar finWhilePaused: whether FIN is told while the receiver has paused us, if no bytes wait before it.
     """
 
     other: "FakeStream"
@@ -112,6 +113,7 @@ class FakeStream:
         self.abortCode: int | None = None
         self.over = False
         self.resetFirst = False
+        self.finWhilePaused = True
         self.paused = False
         self.producer: IProducer | None = None
         self._producerPaused = False
@@ -253,7 +255,7 @@ class FakeStream:
         self.session.turn()
 
     def _hearFin(self) -> None:
-        if self.receiver is None or self.over or self.paused or self._in.waiting:
+        if self.receiver is None or self.over or self._in.waiting or (self.paused and not self.finWhilePaused):
             return
         if self._in.finArrived and not self._in.finDelivered:
             self._in.finDelivered = True

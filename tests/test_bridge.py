@@ -196,6 +196,21 @@ class JoinTests(SynchronousTestCase):
         tunnel.pump()
         self.assertEqual((pattern(0, 1_000_000), True), (tunnel.target.received, tunnel.target.sawFin))
 
+    def test_aFinOfTheStreamThatComesBeforeTcpIsPassedOn(self) -> None:
+        for whilePaused in (True, False):
+            tunnel = Tunnel()
+            tunnel.farStream.finWhilePaused = whilePaused
+            tunnel.far.join(tunnel.farStream, Preamble29Parser())
+            tunnel.stream.start(Swallower())
+            tunnel.stream.write(formatPreamble29("1-1", "target", 80) + b"all there is")
+            tunnel.settle()
+            tunnel.stream.loseWriteConnection()
+            tunnel.settle()
+            target = connect(tunnel.reactor, tunnel.far)
+            tunnel.settle()
+            target.remoteReads()
+            self.assertEqual((b"all there is", True), (target.received, target.sawFin))
+
     def test_whatFollowsThePreambleInPiecesWaitsForTcp(self) -> None:
         tunnel = Tunnel()
         parsed = tunnel.far.join(tunnel.farStream, Preamble29Parser())
@@ -610,9 +625,10 @@ class AnyOrder(RuleBasedStateMachine):
     no end looks cleaner than it is, and in the end nothing is left.
     """
 
-    @initialize(window=st.sampled_from([3_000, 50_000, 200_000]), resetFirst=st.booleans())
-    def begin(self, window: int, resetFirst: bool) -> None:
+    @initialize(window=st.sampled_from([3_000, 50_000, 200_000]), resetFirst=st.booleans(), fin=st.booleans())
+    def begin(self, window: int, resetFirst: bool, fin: bool) -> None:
         self.tunnel = Tunnel(window)
+        self.tunnel.stream.finWhilePaused = self.tunnel.farStream.finWhilePaused = fin
         self.tunnel.stream.resetFirst = self.tunnel.farStream.resetFirst = resetFirst
         self.tunnel.visitor = connect(self.tunnel.reactor, self.tunnel.near)
         self.sent = {"visitor": 0, "target": 0}
