@@ -10,9 +10,10 @@ import math
 C = 0.4
 BETA = 0.7
 
-#: RFC 9002 §7.2: windows in datagrams, at the start and at the least.
+#: RFC 9002 §7.2: windows in datagrams, at the start and at the least, and bytes that cap the one at the start.
 INITIAL_WINDOW = 10
 MINIMUM_WINDOW = 2
+INITIAL_WINDOW_BYTES = 14_720
 
 #: Pacing (RFC 9002 §7.7) begins at this smoothed round-trip time, in seconds. Below it the reactor's timers, with a
 #: millisecond's resolution, would hold packets back for longer than the path does.
@@ -44,13 +45,19 @@ class Cubic:
 
     def restart(self, datagramSize: int) -> None:
         """Begin again, on a new path (RFC 9000 §9.4)."""
-        self.datagramSize = datagramSize
-        self.window = INITIAL_WINDOW * datagramSize
+        self.window = 0
+        self.setDatagramSize(datagramSize)
         self.threshold = math.inf
         self._recoveryStart = -math.inf
         self._epochStart: float | None = None
         self._maximum = 0.0
         self._estimate = 0.0
+
+    def setDatagramSize(self, datagramSize: int) -> None:
+        """The path MTU is another; the window is at least what a new connection would begin with (§7.2)."""
+        self.datagramSize = datagramSize
+        initial = min(INITIAL_WINDOW * datagramSize, max(INITIAL_WINDOW_BYTES, MINIMUM_WINDOW * datagramSize))
+        self.window = max(self.window, initial)
 
     @property
     def isInSlowStart(self) -> bool:

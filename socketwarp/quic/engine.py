@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aioquic import tls
-from aioquic._buffer import Buffer, BufferReadError
+from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     END_STATES,
@@ -23,16 +23,17 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.crypto import CryptoContext, derive_key_iv_hp
 from aioquic.quic.events import ConnectionTerminated
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType
+from aioquic.quic.packet import QuicFrameType, QuicPacketType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.tls import Epoch
 from cryptography import x509
 
 from ..errors import CertificateRejected
 from .control import ControlFrames
 from .flight import Flight
+from .frames import FIN, LEN, OFF, checkOffset, isBulk, parseBulk
 from .numbers import ReceivedNumbers
+from .pathmtu import BASE, BLACK_HOLE_TIMEOUTS, MAXIMUM, PathMtu, Probe
 from .protection import Keys, minimumSize
 from .recovery import Recovery
 from .streams import Limits, Streams, StreamState
@@ -46,6 +47,9 @@ KEY_UPDATE_PACKETS = 1 << 21
 
 #: Flights in one call of `transmit`; more would keep other connections, and small writes, waiting.
 FLIGHTS_PER_TURN = 8
+
+#: Probe time-outs that a path MTU probe has to be acknowledged.
+PROBE_TIMEOUTS = 3
 
 #: Unacknowledged bytes received after which an ACK goes out at once instead of after `ACK_DELAY` seconds.
 ACK_BYTES = 256 * 1024
@@ -92,6 +96,9 @@ class Engine(QuicConnection):
         self._keys: dict[CryptoContext, tuple[bytes, Keys]] = {}
         self._keySince = 0
         self._bytesToAcknowledge = 0
+        self._pathMtu = PathMtu()
+        self._pathMtuLimit = MAXIMUM
+        self._path: QuicNetworkPath | None = None
 
     # What the room may ask
 
@@ -111,8 +118,20 @@ class Engine(QuicConnection):
         return self._close_event
 
     def nextTimer(self) -> float | None:
-        """When `handle_timer` is due; `None` before the first datagram and after the end."""
-        return self.get_timer() if self._close_at is not None else None
+        """When `onTimer` is due; `None` before the first datagram and after the end."""
+        if self._close_at is None:
+            return None
+        timer, search = self.get_timer(), self._pathMtu.nextTime()
+        return timer if search is None or timer is None or self._isDeaf else min(timer, search)
+
+    def onTimer(self, now: float) -> None:
+        """Time has passed: losses, probes, idle time-out, the search for the path MTU."""
+        self.handle_timer(now)
+        self._pathMtu.expire(now)
+        if self.recovery.timeouts == BLACK_HOLE_TIMEOUTS and self._pathMtu.size > BASE:
+            self._pathMtu.onBlackHole(now)
+            self.recovery.rescheduleAll(self._oneRtt)
+            self._useDatagramSize()
 
     @property
     def peerLeaf(self) -> x509.Certificate | None:
@@ -133,6 +152,7 @@ class Engine(QuicConnection):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
+        self._oneRtt, self._oneRttKeys = self._spaces[Epoch.ONE_RTT], self._cryptos[Epoch.ONE_RTT]
         for space in self._spaces.values():
             space.received_packets = ReceivedNumbers()  # type: ignore[assignment]  # same two methods, no fixed size
         context = self.tls
@@ -175,6 +195,7 @@ class Engine(QuicConnection):
         streams.peerMaxStreams = self._remote_max_streams_bidi
         streams.peerWindowOfOurs = self._remote_max_stream_data_bidi_remote
         streams.peerWindowOfTheirs = self._remote_max_stream_data_bidi_local
+        self._pathMtuLimit = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size or MAXIMUM
 
     # Receiving
 
@@ -210,84 +231,83 @@ class Engine(QuicConnection):
             self.receive_datagram(bytes(datagram), address, now)
 
     def _receiveBatch(self, datagrams: list[memoryview], now: float) -> None:
-        if not datagrams or self._state in END_STATES or self._close_pending:
+        """Packets on the current path, one in each datagram; what they have in common is done once for all."""
+        if not datagrams or self._isDeaf:
             return
-        space = self._spaces[Epoch.ONE_RTT]
-        path = self._network_paths[0]
-        keys = self._keysOf(self._cryptos[Epoch.ONE_RTT].recv)
+        space, path = self._oneRtt, self._network_paths[0]
+        keys = self._keysOf(self._oneRttKeys.recv)
         context = QuicReceiveContext(Epoch.ONE_RTT, self.host_cid, path, None, now, self._version)
-        opened = keys.open(datagrams, self.host_cid, space.largest_received_packet + 1)
+        if not path.is_validated:
+            path.bytes_received += sum([len(each) for each in datagrams])
+        start = stop = space.largest_received_packet + 1
+        opened = keys.open(datagrams, self.host_cid, stop)
         for datagram, (first, number, plain) in zip(datagrams, opened, strict=True):
             if plain is None:  # another key phase, or forged: the ordinary path knows how to tell
+                self._noteReceived(start, stop, now)
                 self._receiveOrdinary(datagram, path.addr, now)
-            elif number not in space.received_packets:
-                if not path.is_validated:
-                    path.bytes_received += len(datagram)
-                self._receivePacket(context, space, first, number, plain)
-            if self._state in END_STATES or self._close_pending:
+                start = stop = space.largest_received_packet + 1
+            else:
+                if number != stop:
+                    self._noteReceived(start, stop, now)
+                    if number in space.received_packets:
+                        start = stop = space.largest_received_packet + 1
+                        continue
+                    start = stop = number
+                if not self._receiveFrames(context, plain):
+                    return
+                stop += 1
+                self._spin_bit = bool(first & 0x20) != self._is_client
+            if self._isDeaf:
                 return
+        self._noteReceived(start, stop, now)
 
-    def _receivePacket(
-        self, context: QuicReceiveContext, space: QuicPacketSpace, first: int, number: int, plain: bytes
-    ) -> None:
-        """One 1-RTT packet on the current path (RFC 9000 §12.3, §13.1)."""
-        try:
-            isAckEliciting = self._receiveFrames(context, plain)
-        except QuicConnectionError as error:
-            self.close(error.error_code, error.frame_type, error.reason_phrase)
+    def _noteReceived(self, start: int, stop: int, now: float) -> None:
+        """Packets `start` to before `stop` have been handled (RFC 9000 §10.1, §13.2)."""
+        if start == stop:
             return
-        if self._state in END_STATES or self._close_pending:
-            return
-        now = context.time
         self._close_at = now + self._idle_timeout()
         self._ack_eliciting_sent_since_receipt = False
-        isInOrder = number == space.largest_received_packet + 1
-        if number > space.largest_received_packet:
-            space.largest_received_packet = number
+        space = self._oneRtt
+        isInOrder = start == space.largest_received_packet + 1
+        if stop > space.largest_received_packet:
+            space.largest_received_packet = self._spin_highest_pn = stop - 1
             space.largest_received_time = now
-            space.expected_packet_number = number + 1
-            self._spin_bit = bool(first & 0x20) != self._is_client
-            self._spin_highest_pn = number
-        space.ack_queue.add(number)
-        space.received_packets.add(number)
+            space.expected_packet_number = stop
+        space.ack_queue.add(start, stop)
+        space.received_packets.add(start, stop)  # type: ignore[call-arg]  # ReceivedNumbers
         if len(space.ack_queue) > ReceivedNumbers.MAX_RANGES:
             space.ack_queue.shift()
-        if isAckEliciting:
-            self._bytesToAcknowledge += len(plain)
+        if self._bytesToAcknowledge:
             if not isInOrder or self._bytesToAcknowledge >= ACK_BYTES:
                 space.ack_at = now  # RFC 9000 §13.2.1: at once when packets are missing or out of order
             elif space.ack_at is None:
                 space.ack_at = now + ACK_DELAY
 
     def _receiveFrames(self, context: QuicReceiveContext, plain: bytes) -> bool:
-        """Handle a packet's frames; whether it asks for an acknowledgement."""
-        if plain and plain[0] & 0xF8 == QuicFrameType.STREAM_BASE and not plain[0] & 0x02:
-            frameType = plain[0]
-            buffer = Buffer(data=plain[1:17])
-            try:
-                streamId = buffer.pull_uint_var()
-                offset = buffer.pull_uint_var() if frameType & 4 else 0
-            except BufferReadError:
-                raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, frameType, "truncated frame") from None
-            self._checkOffset(frameType, offset, len(plain) - 1 - buffer.tell())
-            self.streams.onStream(
-                frameType, streamId, offset, memoryview(plain)[1 + buffer.tell() :], bool(frameType & 1)
-            )
-            return True
-        isAckEliciting, _ = self._payload_received(context, plain)
-        return isAckEliciting
+        """Handle a packet's frames; false when they made the connection close."""
+        try:
+            if plain and isBulk(plain[0]):
+                streamId, offset, position = parseBulk(plain)
+                self.streams.onStream(plain[0], streamId, offset, memoryview(plain)[position:], bool(plain[0] & FIN))
+                self._bytesToAcknowledge += len(plain)
+            else:
+                isAckEliciting, _ = self._payload_received(context, plain)
+                self._bytesToAcknowledge += isAckEliciting and len(plain)
+        except QuicConnectionError as error:
+            self.close(error.error_code, error.frame_type, error.reason_phrase)
+            return False
+        return True
 
-    @staticmethod
-    def _checkOffset(frameType: int, offset: int, length: int) -> None:
-        if offset + length > (1 << 62) - 1:
-            raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, frameType, "offset beyond 2**62 - 1")
+    @property
+    def _isDeaf(self) -> bool:
+        return self._close_pending or self._state in END_STATES
 
     def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         streamId = buf.pull_uint_var()
-        offset = buf.pull_uint_var() if frame_type & 4 else 0
-        length = buf.pull_uint_var() if frame_type & 2 else buf.capacity - buf.tell()
-        self._checkOffset(frame_type, offset, length)
-        self.streams.onStream(frame_type, streamId, offset, buf.pull_bytes(length), bool(frame_type & 1))
+        offset = buf.pull_uint_var() if frame_type & OFF else 0
+        length = buf.pull_uint_var() if frame_type & LEN else buf.capacity - buf.tell()
+        checkOffset(frame_type, offset, length)
+        self.streams.onStream(frame_type, streamId, offset, buf.pull_bytes(length), bool(frame_type & FIN))
 
     def _handle_reset_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         streamId, errorCode, finalSize = buf.pull_uint_var(), buf.pull_uint_var(), buf.pull_uint_var()
@@ -330,16 +350,45 @@ class Engine(QuicConnection):
         transmissions: list[Transmission] = []
         if self._isControlDue(now):
             transmissions = [Transmission([each], len(each), to) for each, to in self.datagrams_to_send(now)]
-        if self.streams.sendable and self._handshake_confirmed and self._state not in END_STATES:
-            self._transmitFlights(transmissions, now)
+        if self._handshake_confirmed and not self._isDeaf and self._network_paths[0].is_validated:
+            if self._network_paths[0] is not self._path:
+                self._onPathChanged()
+            self._probePathMtu(transmissions, now)
+            if self.streams.sendable:
+                self._transmitFlights(transmissions, now)
         return transmissions
+
+    def _onPathChanged(self) -> None:
+        """Begin on a new path as on an unknown one (RFC 9000 §9.4), unless only the port is another."""
+        last, self._path = self._path, self._network_paths[0]
+        if last is None or last.addr[0] != self._path.addr[0]:
+            self._pathMtu = PathMtu(self._pathMtuLimit)
+            self._useDatagramSize()
+            if last is not None:
+                self.recovery.congestion.restart(self._max_datagram_size)
+
+    def _useDatagramSize(self) -> None:
+        self._max_datagram_size = self._pathMtu.size
+        self.recovery.setDatagramSize(self._max_datagram_size)
+
+    def _probePathMtu(self, transmissions: list[Transmission], now: float) -> None:
+        search, path = self._pathMtu, self._network_paths[0]
+        if search.size > self._max_datagram_size:
+            self._useDatagramSize()
+        while (size := search.nextProbe(now)) is not None:
+            payload = bytes((QuicFrameType.PING,)).ljust(size - overheadOf(None, self._peer_cid.cid), b"\0")
+            pieces = self._sendKeys().seal(self._spin_bit, self._peer_cid.cid, self._packet_number, [payload])
+            self.recovery.onSent(Probe(search, self._packet_number, size, now), self._oneRtt)
+            search.onSent(size, now + PROBE_TIMEOUTS * self.recovery.get_probe_timeout())
+            self._packet_number += 1
+            transmissions.append(Transmission(pieces, size, path.addr))
 
     def _isControlDue(self, now: float) -> bool:
         """Whether the ordinary path has anything to send; asking it costs as much as a flight."""
         if not self._handshake_confirmed or self._close_pending:
             return True
         path = self._network_paths[0]
-        ackAt = self._spaces[Epoch.ONE_RTT].ack_at
+        ackAt = self._oneRtt.ack_at
         return bool(
             (ackAt is not None and ackAt <= now)
             or self._control.isDue
@@ -355,8 +404,6 @@ class Engine(QuicConnection):
 
     def _transmitFlights(self, transmissions: list[Transmission], now: float) -> None:
         path = self._network_paths[0]
-        if not path.is_validated:
-            return  # RFC 9000 §9.3.2: no bulk data to an address that may be somebody else's
         recovery, streams = self.recovery, self.streams
         congestion, pacer = recovery.congestion, recovery.pacer
         size = self._max_datagram_size
@@ -394,7 +441,7 @@ class Engine(QuicConnection):
         sizes = [len(segment.data) + overhead for segment in segments]
         pieces = self._sendKeys().seal(self._spin_bit, cid, self._packet_number, payloadsOf(state.streamId, segments))
         flight = Flight(state, self._packet_number, segments, now, sum(sizes), overhead)
-        self.recovery.onSent(flight, self._spaces[Epoch.ONE_RTT])
+        self.recovery.onSent(flight, self._oneRtt)
         self._packet_number += len(segments)
         path.bytes_sent += flight.size
         if not self._ack_eliciting_sent_since_receipt:  # RFC 9000 §10.1
@@ -403,7 +450,7 @@ class Engine(QuicConnection):
         transmissions.extend(transmissionsOf(pieces, sizes, path.addr))
 
     def _sendKeys(self) -> Keys:
-        pair = self._cryptos[Epoch.ONE_RTT]
+        pair = self._oneRttKeys
         if self._packet_number - self._keySince >= KEY_UPDATE_PACKETS:
             self.request_key_update()
         if pair._update_key_requested:
@@ -424,10 +471,10 @@ class Engine(QuicConnection):
 
     def _write_application(self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float) -> None:
         """Everything but stream data, in place of the engine's loop over all streams."""
-        crypto = self._cryptos[Epoch.ONE_RTT]
+        crypto = self._oneRttKeys
         if not crypto.send.is_valid():
             return
-        space = self._spaces[Epoch.ONE_RTT]
+        space = self._oneRtt
         while True:
             builder.start_packet(QuicPacketType.ONE_RTT, crypto)
             if space.ack_at is not None:

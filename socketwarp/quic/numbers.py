@@ -25,24 +25,25 @@ class ReceivedNumbers:
         index = bisect_right(self._starts, number) - 1
         return index < 0 or number < self._stops[index]
 
-    def add(self, number: int) -> None:
-        """Note a number that isn't contained yet."""
+    def add(self, number: int, stop: int | None = None) -> None:
+        """Note `number`, or the run up to before `stop`; none of them is contained yet."""
         starts, stops = self._starts, self._stops
+        stop = number + 1 if stop is None else stop
         if number == stops[-1]:
-            stops[-1] = number + 1
+            stops[-1] = stop
             return
         index = bisect_right(starts, number)
         joinsBelow = index > 0 and stops[index - 1] == number
-        joinsAbove = index < len(starts) and starts[index] == number + 1
+        joinsAbove = index < len(starts) and starts[index] == stop
         if joinsBelow and joinsAbove:
             stops[index - 1] = stops.pop(index)
             del starts[index]
         elif joinsBelow:
-            stops[index - 1] = number + 1
+            stops[index - 1] = stop
         elif joinsAbove:
             starts[index] = number
         else:
             starts.insert(index, number)
-            stops.insert(index, number + 1)
+            stops.insert(index, stop)
             if len(starts) > self.MAX_RANGES:
                 del starts[0], stops[0]

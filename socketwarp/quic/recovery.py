@@ -101,6 +101,16 @@ class Recovery:
     def bytes_in_flight(self) -> int:
         return self.congestion.inFlight
 
+    def setDatagramSize(self, size: int) -> None:
+        """The path MTU is another."""
+        self.congestion.setDatagramSize(size)
+        self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)
+
+    @property
+    def timeouts(self) -> int:
+        """Probe time-outs in a row."""
+        return self._ptoCount
+
     def discard_space(self, space: QuicPacketSpace) -> None:
         """Forget a space whose keys are gone (RFC 9002 §6.4)."""
         for run in self._sent[space]:
@@ -125,14 +135,14 @@ class Recovery:
             return min(lossTimes)
         if amplification_limited:
             return None
-        inFlight: int = sum(
+        isInFlight = any(
             space.ack_eliciting_in_flight
             for space in self._spaces
             if self.handshake_confirmed or not space.is_application_data
         )
-        if inFlight or not self.peer_completed_address_validation:
+        if isInFlight or not self.peer_completed_address_validation:
             timeout = self.get_probe_timeout(include_max_ack_delay=self.handshake_confirmed)
-            return self._lastAckElicitingTime + timeout * 2 ** min(self._ptoCount, MAX_PTO_EXPONENT)
+            return self._lastAckElicitingTime + timeout * 2.0 ** min(self._ptoCount, MAX_PTO_EXPONENT)
         return None
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
@@ -296,6 +306,11 @@ class Recovery:
             self._probeOldest()
         self.probes = 2
         self._sendProbe()
+
+    def rescheduleAll(self, space: QuicPacketSpace) -> None:
+        """Have everything in flight sent again, in packets of another size: a black hole has swallowed them."""
+        sent, self._sent[space] = self._sent[space], deque()
+        self.congestion.onExpired(self._drop(sent, space))
 
     def _probeOldest(self) -> None:
         for space, sent in self._sent.items():

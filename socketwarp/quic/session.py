@@ -301,7 +301,7 @@ class Session:
 
     def _timerFired(self) -> None:
         self._timerCall = None
-        self._engine.handle_timer(self._clock.seconds())
+        self._engine.onTimer(self._clock.seconds())
         self.turn()
 
     def _ping(self) -> None:

@@ -35,9 +35,10 @@ class Transmission(NamedTuple):
     address: Any  # whatever the address family's socket addresses are
 
 
-def overheadOf(streamId: int, destination: bytes) -> int:
-    """Bytes of a datagram that aren't stream data: packet header, frame header, tag."""
-    return 1 + len(destination) + NUMBER_SIZE + 1 + len(encode_uint_var(streamId)) + 8 + TAG_SIZE
+def overheadOf(streamId: int | None, destination: bytes) -> int:
+    """Bytes of a datagram that aren't stream data: packet header, frame header (`None`: without), tag."""
+    packet = 1 + len(destination) + NUMBER_SIZE + TAG_SIZE
+    return packet if streamId is None else packet + 1 + len(encode_uint_var(streamId)) + 8
 
 
 def payloadsOf(streamId: int, segments: Sequence[Segment]) -> list[bytes]:

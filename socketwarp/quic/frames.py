@@ -1,0 +1,48 @@
+"""The one frame that bulk data comes in, read without a parser object: STREAM to the end of its packet (RFC 9000 §19.8)."""
+
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+
+#: The OFF, LEN and FIN bits.
+OFF, LEN, FIN = 0x04, 0x02, 0x01
+
+#: Offsets end here (RFC 9000 §4.5).
+MAX_OFFSET = (1 << 62) - 1
+
+
+def isBulk(frameType: int) -> bool:
+    """Whether this is a STREAM frame without a length, so that nothing follows it."""
+    return frameType & 0xFA == QuicFrameType.STREAM_BASE
+
+
+def parseBulk(plain: bytes) -> tuple[int, int, int]:
+    """
+    The stream id, offset, and position of the data in a packet whose first frame `isBulk`.
+
+    :raises QuicConnectionError: FRAME_ENCODING_ERROR.
+    """
+    try:
+        first = plain[1]
+        size = 1 << (first >> 6)
+        position = 1 + size
+        streamId = first if size == 1 else int.from_bytes(plain[1:position]) & ((1 << 8 * size - 2) - 1)
+        offset = 0
+        if plain[0] & OFF:
+            size = 1 << (plain[position] >> 6)
+            end = position + size
+            offset = int.from_bytes(plain[position:end]) & ((1 << 8 * size - 2) - 1)
+            position = end
+    except IndexError:
+        position = len(plain) + 1
+    if position > len(plain):
+        raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, plain[0], "truncated STREAM frame")
+    checkOffset(plain[0], offset, len(plain) - position)
+    return streamId, offset, position
+
+
+def checkOffset(frameType: int, offset: int, length: int) -> None:
+    """
+    :raises QuicConnectionError: the frame's data would end beyond 2**62 - 1.
+    """
+    if offset + length > MAX_OFFSET:
+        raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, frameType, "STREAM data beyond 2**62 - 1")
