@@ -3,6 +3,7 @@
 import click
 
 from ..errors import SocketwarpError
+from .doctor import doctor
 from .enrol import enrol
 from .gencert import gencert
 
@@ -24,7 +25,7 @@ def commands() -> None:
     """Reach TCP services inside closed networks."""
 
 
-for _command in (gencert, enrol):
+for _command in (gencert, enrol, doctor):
     commands.add_command(_command)
 
 

@@ -39,11 +39,13 @@ class Answer:
     A whole answer.
 
     :ivar contentType: the media type without parameters, lower case; empty when the server gave none.
+    :ivar date: the server's clock as it writes it; empty when it doesn't.
     """
 
     status: int
     contentType: str
     body: bytes = attrs.field(repr=False)
+    date: str = ""
 
 
 async def fetch(
@@ -61,7 +63,8 @@ async def fetch(
         response = await agent.request(
             method, url.encode("ascii"), Headers({name: [value] for name, value in headers.items()}), producer
         )
-        return Answer(response.code, _contentType(response), await _read(response, limit))
+        contentType = _header(response, "content-type").partition(";")[0].strip().lower()
+        return Answer(response.code, contentType, await _read(response, limit), _header(response, "date"))
     except ResponseFailed as e:
         if any(reason.check(CancelledError) for reason in e.reasons):
             raise CancelledError() from e
@@ -70,9 +73,9 @@ async def fetch(
         raise CancelledError() from e
 
 
-def _contentType(response: IResponse) -> str:
-    values: list[str] = response.headers.getRawHeaders("content-type") or [""]
-    return values[-1].partition(";")[0].strip().lower()
+def _header(response: IResponse, name: str) -> str:
+    values: list[str] = response.headers.getRawHeaders(name) or [""]
+    return values[-1]
 
 
 def _read(response: IResponse, limit: int) -> Deferred[bytes]:

@@ -40,7 +40,8 @@ MAX_WAITING = 1024
 #: Seconds before the second and the third attempt, after a fault.
 RETRY_PAUSES = (0.2, 0.8)
 
-_HEADER = "X-Mtls-Clientcert"
+#: Where the certificate goes.
+HEADER = "X-Mtls-Clientcert"
 #: What a server that sends JSON may call it; Go's default for an unmarked answer is text/plain.
 _JSON_TYPES = frozenset({"", "application/json", "text/json", "text/plain"})
 
@@ -126,7 +127,7 @@ class ScepVerifier:
 
     async def _ask(self, leaf: x509.Certificate) -> Identity | str:
         """One call. An identity, or the reason of a 401; a fault is raised."""
-        headers = {_HEADER: headerValue(leaf), "Accept": "application/json"}
+        headers = {HEADER: headerValue(leaf), "Accept": "application/json"}
         try:
             answer = await fetch(self._agent, b"GET", self._url, headers)
         except CancelledError:

@@ -34,15 +34,10 @@ class Enrol(SynchronousTestCase):
             agent.flush()
             return _valueOf(result)
 
-        command = commands.commands["enrol"].callback
-        assert command is not None
-        patches: dict[str, object] = {
-            "runOnReactor": inMemory,
-            "webAgent": lambda reactor, ca: cast(IAgent, agent),
-        }
-        patched = mock.patch.dict(command.__globals__, patches)
-        patched.start()
-        self.addCleanup(patched.stop)
+        for function, stand in (("runOnReactor", inMemory), ("webAgent", lambda reactor, ca: cast(IAgent, agent))):
+            patched = mock.patch(f"socketwarp.cli.enrol.{function}", stand)
+            patched.start()
+            self.addCleanup(patched.stop)
         key = mock.patch.object(rsa, "generate_private_key", return_value=newKey("rsa"))
         key.start()
         self.addCleanup(key.stop)

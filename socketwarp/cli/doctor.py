@@ -1,0 +1,173 @@
+"""``socketwarp doctor``: what keeps an end from working, in plain words, and how to mend it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import click
+from twisted.internet.defer import ensureDeferred
+
+from ..errors import ConfigurationError, VerifierFault
+from ..identity.certificates import loadCredentials
+from ..identity.checkup import Files, Finding, checkFiles
+from ..identity.http import Answer, explain, fetch, webAgent
+from ..identity.scep import DEADLINE, HEADER, decision, headerValue
+from ..settings import CommonSettings, ConnectorSettings, ListenerSettings, load
+from ._reactor import runOnReactor
+
+#: Seconds in which a listener's answer must come, and how often it is asked.
+PROBE_SECONDS, PROBES = 1.0, 3
+#: How far this machine's clock may be from another's.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+#: The highest exit status; those above have other meanings (sysexits.h).
+MAX_STATUS = 60
+
+# A long header with a version that no one speaks (RFC 9000 §15: 0x?a?a?a?a), which every QUIC server answers with a
+# Version Negotiation packet (§6.1) if the datagram is as large as a first one must be (§14.1).
+_PROBE = (b"\xc0" + bytes.fromhex("1a2a3a4a") + b"\x08socketwp" + b"\x08doctorxx").ljust(1200, b"\x00")
+
+
+@click.command()
+@click.argument("end", type=click.Choice(["listener", "connector"]))
+@click.option("--config", type=click.Path(), help="Settings file, as for the end itself.")
+@click.pass_context
+def doctor(context: click.Context, end: str, config: str | None) -> None:
+    """
+    Look at an END's settings, files, clock and network, and say what is wrong and how to mend it.
+
+    Run it as the end's user, in its directory and with its environment. The exit status is the number of problems.
+    """
+    findings = _checkListener(config) if end == "listener" else _checkConnector(config)
+    problems = 0
+    for finding in findings:
+        problems += finding.level == "problem"
+        click.echo(f"{finding.level:<8} {finding.text}")
+        if finding.remedy:
+            click.echo(f"{'':<8}   -> {finding.remedy}")
+    click.echo(f"{problems or 'no'} problem{'' if problems == 1 else 's'} found")
+    context.exit(min(problems, MAX_STATUS))
+
+
+def _checkListener(config: str | None) -> Iterator[Finding]:
+    try:
+        settings = load(ListenerSettings, {"config": config}, os.environ)
+    except ConfigurationError as e:
+        yield Finding("problem", str(e))
+        return
+    yield Finding("fine", "the settings can be read")
+    files = Files("server", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
+    yield from checkFiles(files)
+    yield checkFreePort(settings.address, settings.port)
+    if settings.verifier == "scep":
+        yield from _checkVerifier(settings)
+
+
+def _checkConnector(config: str | None) -> Iterator[Finding]:
+    try:
+        settings = load(ConnectorSettings, {"config": config}, os.environ)
+    except ConfigurationError as e:
+        yield Finding("problem", str(e))
+        return
+    yield Finding("fine", "the settings can be read")
+    files = Files("client", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
+    yield from checkFiles(files)
+    yield from checkListenerAnswers(settings.serverName, settings.port)
+
+
+def _lists(settings: CommonSettings) -> tuple[Any, Any]:  # Any: two settings that Files takes as they are
+    return settings.crlPaths, settings.crlExpired
+
+
+def checkFreePort(address: str, port: int) -> Finding:
+    """Whether a listener could have its UDP port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, port))
+        except OSError as e:
+            text = f"UDP port {port} of {address} can't be had: {e.strerror}"
+            return Finding("warning", text, "right, if the listener is running; else end what has it, or set SWL_PORT")
+    return Finding("fine", f"UDP port {port} of {address} is free; see that firewalls let it in")
+
+
+def checkListenerAnswers(name: str, port: int) -> Iterator[Finding]:
+    """Whether a QUIC server answers at one of the addresses of `name`."""
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_DGRAM)
+    except OSError as e:
+        yield Finding("problem", f"server_name {name!r} has no address: {e.strerror}", "correct it, or the name server")
+        return
+    errors = []
+    for family, _, _, _, address in found:
+        error = _probe(family, address)
+        if error is None:
+            yield Finding("fine", f"a QUIC server answers at {address[0]} port {port}")
+            return
+        errors.append(f"{address[0]}: {error}")
+    remedy = "is the listener running, the port right, and UDP let through by every firewall on the way?"
+    yield Finding("problem", f"no listener answers at UDP port {port} ({'; '.join(errors)})", remedy)
+
+
+def _probe(family: int, address: Any) -> str | None:  # Any: an address as getaddrinfo has it
+    """`None` when a QUIC server has answered, else why not."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.settimeout(PROBE_SECONDS)
+        try:
+            probe.connect(address)
+            for _ in range(PROBES):
+                probe.send(_PROBE)
+                answer = _received(probe)
+                if answer is not None:
+                    isVersionNegotiation = answer[:1] >= b"\x80" and answer[1:5] == bytes(4)
+                    return None if isVersionNegotiation else "what answers there doesn't speak QUIC"
+        except OSError as e:
+            return e.strerror or str(e)
+    return f"no answer within {PROBES * PROBE_SECONDS:g} s"
+
+
+def _received(probe: socket.socket) -> bytes | None:
+    try:
+        return probe.recv(2048)
+    except TimeoutError:
+        return None
+
+
+def _checkVerifier(settings: ListenerSettings) -> Iterator[Finding]:
+    """Ask about our own certificate: any decision shows that the verifier works."""
+    try:
+        loaded = loadCredentials(settings.certPath, settings.keyPath, settings.caPath, role="server")
+    except ConfigurationError:
+        return  # told already
+
+    async def ask(reactor: Any) -> Answer:  # Any: see runOnReactor
+        headers = {HEADER: headerValue(loaded.chain[0])}
+        call = ensureDeferred(fetch(webAgent(reactor), b"GET", settings.scepUrl, headers))
+        return await call.addTimeout(DEADLINE, reactor)
+
+    remedy = "start it, or correct SWL_SCEP_URL; until then every connector is refused"
+    try:
+        answer = runOnReactor(ask)
+        decision(answer, loaded.chain[0])
+    except VerifierFault as e:
+        yield Finding("problem", str(e), remedy)
+    except Exception as e:  # names, connections, TLS, HTTP: whatever Twisted raises
+        yield Finding("problem", f"the verifier at {settings.scepUrl} can't be asked: {explain(e)}", remedy)
+    else:
+        yield Finding("fine", f"the verifier at {settings.scepUrl} decides about certificates")
+        yield from checkClock(answer.date, datetime.now(UTC))
+
+
+def checkClock(date: str, now: datetime) -> Iterator[Finding]:
+    """Compare our clock with the ``Date`` of an HTTP answer, if it has one."""
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return
+    if abs(theirs - now) > CLOCK_TOLERANCE:
+        text = f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, the SCEP server's {theirs:%Y-%m-%d %H:%M}"
+        yield Finding("problem", text, "set the wrong one (NTP): certificates are good only between their dates")
+    else:
+        yield Finding("fine", "this machine's clock agrees with the SCEP server's")

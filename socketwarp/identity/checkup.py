@@ -1,0 +1,118 @@
+"""What ``socketwarp doctor`` finds in an end's certificate files: what is wrong, in plain words, and how to mend it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import attrs
+
+from ..errors import CertificateRejected, ConfigurationError
+from ..interfaces import Role
+from .certificates import Credentials, loadCredentials
+from .chains import CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED, UNKNOWN_CA, UNSUPPORTED_CERTIFICATE
+from .describe import describe, nameText
+from .pem import FilePath
+
+#: Days before its end at which a certificate is called close to it.
+SOON_DAYS = 14
+
+_REMEDIES = {
+    CERTIFICATE_EXPIRED: "get a new one (socketwarp gencert or enrol), or set this machine's clock if that is wrong",
+    CERTIFICATE_REVOKED: "it was withdrawn: ask its authority for a new one",
+    UNSUPPORTED_CERTIFICATE: "have one made for this end (socketwarp gencert listener or connector)",
+}
+
+
+@attrs.frozen
+class Finding:
+    """
+    One thing that was looked at.
+
+    :ivar level: ``problem``: the end won't work; ``warning``: it will, for now or in most cases.
+    :ivar remedy: what to do; empty when nothing is.
+    """
+
+    level: Literal["fine", "warning", "problem"]
+    text: str
+    remedy: str = ""
+
+
+@attrs.frozen
+class Files:
+    """The files of one end, as its settings name them."""
+
+    role: Role
+    cert: FilePath
+    key: FilePath
+    ca: FilePath
+    crls: Sequence[FilePath] = ()
+    crlExpired: Literal["refuse", "warn"] = "refuse"
+
+
+def checkFiles(files: Files) -> Iterator[Finding]:
+    """Everything that the files alone can tell; stops after files that can't be used."""
+    try:
+        loaded = loadCredentials(files.cert, files.key, files.ca, files.crls, files.crlExpired, files.role)
+    except ConfigurationError as e:
+        yield Finding("problem", str(e))
+        return
+    yield Finding("fine", "certificate, private key and CA file can be read, and the key is the certificate's")
+    yield from _checkMode(files.key)
+    yield from _checkOwn(loaded, files.role)
+    yield from _checkNames(loaded, files.role)
+    yield from _checkRoots(loaded)
+    yield from _checkLists(loaded)
+
+
+def _checkMode(key: FilePath) -> Iterator[Finding]:
+    if os.stat(key).st_mode & 0o077:
+        yield Finding("warning", f"others than its owner may read the private key {os.fspath(key)!r}", "chmod 600 it")
+
+
+def _checkOwn(loaded: Credentials, role: Role) -> Iterator[Finding]:
+    """Our certificate as the other end will see it, if it has the same CA file."""
+    told = describe(loaded.chain[0])
+    try:
+        loaded.checkPeer(loaded.chain, role, None)
+    except CertificateRejected as e:
+        if e.alert == UNKNOWN_CA:
+            remedy = "well, if the other end's CA file has its issuer; otherwise use the CA file of who issued it"
+            yield Finding("warning", f"our certificate isn't signed by our CA file ({e})", remedy)
+        else:
+            yield Finding(
+                "problem", f"the other end will refuse our certificate: {e}", _REMEDIES.get(e.alert, "replace it")
+            )
+        return
+    if told.daysLeft < SOON_DAYS:
+        yield Finding("warning", f"our certificate ends in {told.daysLeft} days", "renew it (socketwarp enrol --renew)")
+    yield Finding("fine", f"our certificate is good: {told}")
+
+
+def _checkNames(loaded: Credentials, role: Role) -> Iterator[Finding]:
+    names = [each for each in describe(loaded.chain[0]).names if each.startswith(("DNS:", "IP:"))]
+    if role == "server" and not names:
+        text = "our certificate has no host name in it (subject alternative name), and connectors look for one"
+        yield Finding("problem", text, "make one with: socketwarp gencert listener --host NAME")
+    elif role == "server":
+        yield Finding("fine", f"connectors may name us as {', '.join(names)}")
+
+
+def _checkRoots(loaded: Credentials) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    for root in loaded.rootCertificates:
+        if now < root.not_valid_before_utc:
+            text = f"{nameText(root.subject)} of the CA file begins only on {root.not_valid_before_utc:%Y-%m-%d}"
+            yield Finding("problem", text, f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC: is it right?")
+        elif now > root.not_valid_after_utc:
+            text = f"{nameText(root.subject)} of the CA file ended on {root.not_valid_after_utc:%Y-%m-%d}"
+            yield Finding("problem", text, "get the authority's new certificate; if it hasn't ended, set the clock")
+
+
+def _checkLists(loaded: Credentials) -> Iterator[Finding]:
+    for crl in loaded.crls:
+        if crl.next_update_utc is not None and crl.next_update_utc < datetime.now(UTC):
+            text = f"the revocation list of {nameText(crl.issuer)} should have been renewed by {crl.next_update_utc}"
+            yield Finding(
+                "problem" if loaded.crlExpired == "refuse" else "warning", text, "fetch the authority's new list"
+            )

@@ -1,0 +1,196 @@
+import json
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, cast
+from unittest import mock
+
+from click.testing import CliRunner
+from treq.testing import RequestTraversalAgent
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.iweb import IAgent
+
+from socketwarp.cli.doctor import checkClock, checkFreePort, checkListenerAnswers
+from socketwarp.cli.main import commands
+from tests.certs import Authority
+from tests.scepserver import Behaviour, FakeScep
+
+VERSION_NEGOTIATION = b"\x80" + bytes(4) + b"\x00\x00" + bytes.fromhex("00000001")
+
+
+class _Socket:
+    """A UDP socket whose other end answers as told: a datagram, `None` for nothing, or an error."""
+
+    def __init__(self, answer: bytes | OSError | None) -> None:
+        self._answer = answer
+        self.sent: list[bytes] = []
+
+    def __enter__(self) -> "_Socket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def connect(self, address: object) -> None:
+        pass
+
+    def bind(self, address: object) -> None:
+        if isinstance(self._answer, OSError):
+            raise self._answer
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def recv(self, size: int) -> bytes:
+        if isinstance(self._answer, OSError):
+            raise self._answer
+        if self._answer is None:
+            raise TimeoutError
+        return self._answer
+
+
+class DoctorTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = os.path.abspath(self.mktemp())
+        os.mkdir(self.directory)
+        authority = Authority("Root")
+        paths = authority.server().write(self.directory, "server")
+        own = authority.issue().write(self.directory, "client")
+        for key in (paths.key, own.key):
+            os.chmod(key, 0o600)
+        self.environment = {
+            "SWL_CERT_PATH": paths.cert,
+            "SWL_KEY_PATH": paths.key,
+            "SWL_CA_PATH": paths.ca,
+            "SWL_VERIFIER": "local",
+            "SWL_STATE_DIR": self.directory,
+        }
+        self.settings: dict[str, object] = {
+            "client_cert_path": own.cert,
+            "client_key_path": own.key,
+            "ca_cert_path": own.ca,
+            "server_name": "127.0.0.1",
+        }
+
+    def run_(self, end: str, udp: _Socket, problems: int = 0) -> str:
+        config = os.path.join(self.directory, "settings.json")
+        with open(config, "w") as file:
+            json.dump(self.settings, file)
+        options = ["doctor", end, *(["--config", config] if end == "connector" else [])]
+        with mock.patch.dict(os.environ, self.environment), mock.patch.object(socket, "socket", lambda *_: udp):
+            result = CliRunner().invoke(commands, options)
+        self.assertEqual(result.exit_code, problems, result.output)
+        return result.output
+
+
+class Connector(DoctorTestCase):
+    def test_all_is_well(self) -> None:
+        udp = _Socket(VERSION_NEGOTIATION)
+        output = self.run_("connector", udp)
+        self.assertIn("a QUIC server answers at 127.0.0.1 port 11443", output)
+        self.assertIn("no problems found", output)
+        self.assertEqual([len(each) for each in udp.sent], [1200])
+
+    def test_a_silent_port(self) -> None:
+        udp = _Socket(None)
+        self.assertIn("no answer within 3 s", self.run_("connector", udp, problems=1))
+        self.assertEqual(len(udp.sent), 3)
+
+    def test_a_closed_port(self) -> None:
+        output = self.run_("connector", _Socket(ConnectionRefusedError(111, "Connection refused")), problems=1)
+        self.assertIn("Connection refused", output)
+        self.assertIn("1 problem found", output)
+
+    def test_something_else_answers(self) -> None:
+        self.assertIn("doesn't speak QUIC", self.run_("connector", _Socket(b"hello"), problems=1))
+
+    def test_a_name_without_address(self) -> None:
+        with mock.patch.object(socket, "getaddrinfo", side_effect=socket.gaierror(-2, "Name or service not known")):
+            (found,) = checkListenerAnswers("nowhere.example", 1)
+        self.assertEqual((found.level, "Name or service not known" in found.text), ("problem", True))
+
+    def test_settings_that_cant_be_read(self) -> None:
+        self.settings["service_port"] = "x"
+        self.assertIn("service_port", self.run_("connector", _Socket(None), problems=1))
+
+    def test_the_exit_status_counts_problems(self) -> None:
+        self.settings["ca_cert_path"] = "nowhere"
+        self.run_("connector", _Socket(None), problems=2)
+
+
+class Listener(DoctorTestCase):
+    def test_all_is_well(self) -> None:
+        output = self.run_("listener", _Socket(None))
+        self.assertIn("UDP port 11443 of 0.0.0.0 is free", output)
+        self.assertIn("no problems found", output)
+
+    def test_a_taken_port_may_be_the_running_listener(self) -> None:
+        output = self.run_("listener", _Socket(OSError(98, "Address already in use")))
+        self.assertIn("warning  UDP port 11443", output)
+
+    def test_settings_that_cant_be_read(self) -> None:
+        self.environment["SWL_PORT"] = "many"
+        self.assertIn("SWL_PORT", self.run_("listener", _Socket(None), problems=1))
+
+    def test_an_address_of_ipv6_is_tried_as_such(self) -> None:
+        with mock.patch.object(socket, "socket") as made:
+            checkFreePort("::", 1)
+        made.assert_called_once_with(socket.AF_INET6, socket.SOCK_DGRAM)
+
+
+class ListenerWithScep(DoctorTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.environment["SWL_VERIFIER"] = "scep"
+        self.server = FakeScep()
+        agent = RequestTraversalAgent(self.server.resource())
+        self.slow = False
+
+        def inMemory(work: Callable[[Any], Coroutine[Deferred[Any], Any, object]]) -> object:
+            clock = Clock()
+            result = ensureDeferred(work(clock))
+            agent.flush()
+            clock.advance(5.0)
+            outcome: list[object] = []
+            errors: list[Exception] = []
+            result.addCallbacks(outcome.append, lambda failure: errors.append(failure.value))
+            if errors:
+                raise errors[0]
+            return outcome[0]
+
+        for function, stand in (("runOnReactor", inMemory), ("webAgent", lambda _: cast(IAgent, agent))):
+            patched = mock.patch(f"socketwarp.cli.doctor.{function}", stand)
+            patched.start()
+            self.addCleanup(patched.stop)
+
+    def test_a_refusal_shows_that_the_verifier_works(self) -> None:
+        output = self.run_("listener", _Socket(None))
+        self.assertIn("decides about certificates", output)
+        self.assertIn("clock agrees", output)
+
+    def test_a_fault_is_a_problem(self) -> None:
+        for behaviour in (Behaviour.CLOSE, Behaviour.SLOW, Behaviour.REDIRECT):
+            self.server.behaviour = behaviour
+            self.assertIn("SWL_SCEP_URL", self.run_("listener", _Socket(None), problems=1))
+
+    def test_files_that_cant_be_used_are_told_once(self) -> None:
+        self.environment["SWL_CERT_PATH"] = "nowhere"
+        self.assertEqual(self.run_("listener", _Socket(None), problems=1).count("SWL_CERT_PATH"), 1)
+
+
+class Clocks(SynchronousTestCase):
+    def test_five_minutes_are_tolerated_and_more_is_a_problem(self) -> None:
+        now = datetime(2024, 2, 29, 12, tzinfo=UTC)
+        for minutes, level in ((0, "fine"), (4, "fine"), (-4, "fine"), (6, "problem"), (-6, "problem")):
+            date = format_datetime(now + timedelta(minutes=minutes), usegmt=True)
+            self.assertEqual([each.level for each in checkClock(date, now)], [level])
+
+    def test_no_date_says_nothing(self) -> None:
+        self.assertEqual(list(checkClock("", datetime.now(UTC))), [])
