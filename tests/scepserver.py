@@ -320,8 +320,7 @@ def urlOf(listening: IListeningPort) -> str:
 
 def listen(reactor: IReactorTCP, state: FakeScep, port: int = 0) -> IListeningPort:
     """Serve on loopback; `urlOf` the answer is where, its ``stopListening`` ends it."""
-    # Site's class isn't declared as the factory type that listenTCP wants
-    return reactor.listenTCP(port, Site(state.resource()), interface="127.0.0.1")  # type: ignore[arg-type]
+    return reactor.listenTCP(port, Site(state.resource()), interface="127.0.0.1")  # type: ignore[arg-type]  # Site is one
 
 
 @click.command()
