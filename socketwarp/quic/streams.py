@@ -159,7 +159,10 @@ class Streams:
         if state is not None:
             return state
         if streamId & 2:
-            raise violation(QuicErrorCode.STREAM_LIMIT_ERROR, frameType, "no unidirectional streams")
+            isForSenders = frameType in (QuicFrameType.STOP_SENDING, QuicFrameType.MAX_STREAM_DATA)
+            isState = isForSenders or not self._isTheirs(streamId)
+            code = QuicErrorCode.STREAM_STATE_ERROR if isState else QuicErrorCode.STREAM_LIMIT_ERROR
+            raise violation(code, frameType, "no unidirectional streams")
         if not self._isTheirs(streamId):
             if streamId < self._nextOurs:
                 return None
