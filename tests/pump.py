@@ -40,10 +40,15 @@ class Path:
     """
 
     def __init__(
-        self, delay: float = 0.001, loss: float = 0.0, duplication: float = 0.0, jitter: float = 0.0, seed: int = 0
+        self,
+        delay: float = 0.001,
+        loss: float = 0.0,
+        duplication: float = 0.0,
+        jitter: float = 0.0,
+        seed: int = 0,
+        mtu: int = 65535,
     ) -> None:
-        self.delay, self.loss, self.duplication, self.jitter = delay, loss, duplication, jitter
-        self.mtu = 65535
+        self.delay, self.loss, self.duplication, self.jitter, self.mtu = delay, loss, duplication, jitter, mtu
         self._random = random.Random(seed)
 
     def arrivals(self, now: float, size: int) -> Iterator[float]:
@@ -126,11 +131,16 @@ class Pump:
             for connection in (self.client, self.server):
                 timer = self._timerOf(connection)
                 if timer is not None and timer <= self.now:
-                    connection.handle_timer(self.now)
+                    if isinstance(connection, Engine):
+                        connection.onTimer(self.now)
+                    else:
+                        connection.handle_timer(self.now)
             self._deliver()
 
     @staticmethod
     def _timerOf(connection: QuicConnection) -> float | None:
+        if isinstance(connection, Engine):
+            return connection.nextTimer()
         return None if connection._close_at is None else connection.get_timer()
 
     def _collect(self) -> None:

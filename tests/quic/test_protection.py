@@ -1,0 +1,130 @@
+"""Packets sealed and opened by the batch, against aioquic's own packet protection, both ways."""
+
+import random
+
+from aioquic.quic.crypto import CryptoContext, CryptoError, derive_key_iv_hp
+from aioquic.quic.packet import QuicProtocolVersion, decode_packet_number
+from aioquic.tls import CipherSuite
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.quic.protection import NUMBER_SIZE, TAG_SIZE, Keys, decodeNumber, minimumSize
+
+SUITES = (CipherSuite.AES_128_GCM_SHA256, CipherSuite.AES_256_GCM_SHA384)
+CID = bytes.fromhex("c0ffee0102030405")
+VERSION = QuicProtocolVersion.VERSION_1
+
+
+def contexts(suite: CipherSuite, phase: int = 0) -> tuple[Keys, CryptoContext]:
+    """The same keys, ours and aioquic's."""
+    secret = random.Random(suite).randbytes(48 if suite == CipherSuite.AES_256_GCM_SHA384 else 32)
+    theirs = CryptoContext(key_phase=phase)
+    theirs.setup(cipher_suite=suite, secret=secret, version=VERSION)
+    key, iv, hp = derive_key_iv_hp(cipher_suite=suite, secret=secret, version=VERSION)
+    return Keys(key, iv, hp, phase), theirs
+
+
+def sealed(keys: Keys, number: int, payloads: list[bytes], spin: bool = False) -> list[bytes]:
+    """Datagrams as they go out."""
+    pieces = keys.seal(spin, CID, number, payloads)
+    return [bytes(pieces[i]) + bytes(pieces[i + 1]) for i in range(0, len(pieces), 2)]
+
+
+def opened(keys: Keys, datagrams: list[bytes], expected: int) -> list[tuple[int, int, bytes | None]]:
+    return list(keys.open([memoryview(each) for each in datagrams], CID, expected))
+
+
+class SealTests(SynchronousTestCase):
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.sampled_from(SUITES),
+        st.integers(0, 1 << 40),
+        st.lists(st.binary(min_size=2, max_size=60), min_size=1, max_size=6),
+        st.booleans(),
+        st.integers(0, 1),
+    )
+    def test_aioquicOpensWhatWeSeal(
+        self, suite: CipherSuite, number: int, payloads: list[bytes], spin: bool, phase: int
+    ) -> None:
+        keys, theirs = contexts(suite, phase)
+        for index, datagram in enumerate(sealed(keys, number, payloads, spin)):
+            header, plain, found, isOtherPhase = theirs.decrypt_packet(datagram, 1 + len(CID), number + index)
+            self.assertEqual((payloads[index], number + index, False), (plain, found, isOtherPhase))
+            self.assertEqual(0x40 | spin << 5 | phase << 2 | NUMBER_SIZE - 1, header[0])
+            self.assertEqual(len(payloads[index]) + 1 + len(CID) + NUMBER_SIZE + TAG_SIZE, len(datagram))
+
+    def test_payloadsMayBeOfAnyKindOfBytes(self) -> None:
+        keys, _ = contexts(SUITES[0])
+        (datagram,) = sealed(keys, 0, [bytearray(b"hello")])  # type: ignore[list-item]  # a Piece
+        self.assertEqual([(0x41, 0, b"hello")], opened(keys, [datagram], 0))
+
+
+class OpenTests(SynchronousTestCase):
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.sampled_from(SUITES),
+        st.integers(300, 1 << 40),
+        st.lists(st.tuples(st.integers(-60, 60), st.integers(1, 4), st.binary(min_size=4, max_size=60)), min_size=1, max_size=6),
+        st.integers(0, 1),
+    )
+    def test_weOpenWhatAioquicSealsInAnyOrder(
+        self, suite: CipherSuite, expected: int, packets: list[tuple[int, int, bytes]], phase: int
+    ) -> None:
+        """With packet numbers of one to four bytes."""
+        keys, theirs = contexts(suite, phase)
+        datagrams = []
+        for distance, size, plain in packets:
+            number = expected + distance
+            header = bytes((0x40 | phase << 2 | size - 1,)) + CID + (number & (1 << 8 * size) - 1).to_bytes(size)
+            datagrams.append(theirs.encrypt_packet(header, plain, number))
+        for (distance, _, plain), (_, number, found) in zip(packets, opened(keys, datagrams, expected), strict=True):
+            self.assertEqual((expected + distance, plain), (number, found))
+
+    def test_theExpectedNumberFollowsWhatWasOpened(self) -> None:
+        """One-byte numbers far beyond what was expected at first."""
+        keys, theirs = contexts(SUITES[0])
+        datagrams = [
+            theirs.encrypt_packet(b"\x40" + CID + (number & 0xFF).to_bytes(1), b"data", number) for number in range(0, 1000, 100)
+        ]
+        self.assertEqual(list(range(0, 1000, 100)), [number for _, number, plain in opened(keys, datagrams, 0) if plain])
+
+    def test_forgedPacketsAreNotOpenedAndSpoilNothing(self) -> None:
+        """Each byte of a packet changed in turn, between two good ones."""
+        keys, _ = contexts(SUITES[0])
+        good = sealed(keys, 10, [b"payload"] * 2)
+        for index in range(1 + len(CID), len(good[0])):
+            forged = bytearray(good[0])
+            forged[index] ^= 1
+            plains = [plain for _, _, plain in opened(keys, [good[0], bytes(forged), good[1]], 10)]
+            self.assertEqual([b"payload", None, b"payload"], plains)
+
+    def test_packetsOfTheOtherPhaseAndWithReservedBitsAreLeftToTheOrdinaryPath(self) -> None:
+        keys, _ = contexts(SUITES[0])
+        _, other = contexts(SUITES[0], 1)
+        for first in (0x44, 0x48, 0x50):
+            datagram = other.encrypt_packet(bytes((first | 1,)) + CID + b"\0\0", b"data", 0)
+            ((found, number, plain),) = opened(keys, [datagram], 0)
+            self.assertEqual((first | 1, 0, None), (found, number, plain))
+
+    def test_theShortestPacketsHaveASample(self) -> None:
+        keys, theirs = contexts(SUITES[0])
+        datagram = theirs.encrypt_packet(b"\x43" + CID + bytes(4), b"", 0)
+        self.assertEqual(minimumSize(CID), len(datagram))
+        self.assertEqual([(0x43, 0, b"")], opened(keys, [datagram], 0))
+
+    def test_otherKeysOpenNothing(self) -> None:
+        keys, _ = contexts(SUITES[0])
+        others, theirs = contexts(SUITES[1])
+        datagrams = sealed(keys, 0, [b"payload"])
+        self.assertEqual([None], [plain for _, _, plain in opened(others, datagrams, 0)])
+        self.assertRaises(CryptoError, theirs.decrypt_packet, datagrams[0], 1 + len(CID), 0)
+
+
+class NumberTests(SynchronousTestCase):
+    @settings(max_examples=300, deadline=None)
+    @given(st.sampled_from((8, 16, 24, 32)), st.integers(0, (1 << 62) - 1), st.integers(0, (1 << 32) - 1))
+    def test_numbersAreDecodedAsTheRfcDoes(self, bits: int, expected: int, truncated: int) -> None:
+        """RFC 9000 §A.3, as aioquic has it."""
+        truncated &= (1 << bits) - 1
+        self.assertEqual(decode_packet_number(truncated, bits, expected), decodeNumber(truncated, bits, expected))
