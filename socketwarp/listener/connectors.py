@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import Code, LimitReached, NoSuchSession, SessionLost, SocketwarpError, VerifierFault
-from ..interfaces import Identity, ISession, IVerifier
+from ..errors import CertificateRejected, Code, LimitReached, NoSuchSession, SessionLost, SocketwarpError, VerifierFault
+from ..interfaces import Address, Identity, ISession, IVerifier
 from .events import Events, showAddress
 from .recheck import Recheck, RecheckPolicy
 
@@ -117,6 +117,18 @@ class Connectors:
         asked.addBoth(lambda _: self._verifying.discard(session))
         # A session that dies meanwhile takes its question with it.
         session.whenClosed().addCallback(lambda _: asked.cancel())
+
+    def turnedAway(self, sessionId: str, address: Address, error: SessionLost) -> None:
+        """TLS made no session of a connection, because one end didn't accept the other: say so."""
+        who = "it ended the handshake" if error.fromPeer else "TLS refused it"
+        self._events.emit(
+            "connector.refused",
+            session=sessionId,
+            address=showAddress(address),
+            subject=None,
+            code=CertificateRejected.code,
+            reason=f"{who}: {error}",
+        )
 
     def _unverified(self, session: ISession, failure: Failure) -> None:
         if not session.isOpen:

@@ -57,12 +57,15 @@ def makeListener(
         quic.credentials = fresh
 
     paths = (settings.certPath, settings.keyPath, settings.caPath)
-    credentials = FileWatch(reactor, paths, partial(loadCredentials, *paths, role="server"), renew)
+    load = partial(loadCredentials, *paths, settings.crlPaths, settings.crlExpired, role="server")
+    credentials = FileWatch(reactor, (*paths, *settings.crlPaths), load, renew)
     events = Events(reactor.seconds)
     connectors = Connectors(
         reactor, _makeVerifier(settings, credentials, reactor), events, RecheckPolicy(settings.recheckSeconds)
     )
-    quic = QuicServer(reactor, credentials.current, _protocols(), _transport(settings), connectors.admit)
+    quic = QuicServer(
+        reactor, credentials.current, _protocols(), _transport(settings), connectors.admit, connectors.turnedAway
+    )
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
     listen = Descriptors(reactor, events, raiseLimit()).listen
@@ -140,7 +143,12 @@ class ListenerService(Service):
         :raises errors.AddressUnavailable: one of them can't be had.
         """
         settings = self._settings
-        self._quic.listen(settings.address, settings.port)
+        try:
+            self._quic.listen(settings.address, settings.port)
+        except AddressUnavailable as error:
+            raise AddressUnavailable(
+                f"SWL_ADDRS, SWL_PORT: {error}: name an address of this host, and a port that is free"
+            ) from error
         try:
             self._api = self._reactor.listenTCP(settings.apiPort, self._apiServer, API_BACKLOG, settings.apiAddress)
         except CannotListenError as error:

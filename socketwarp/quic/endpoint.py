@@ -115,6 +115,8 @@ class QuicServer:
 
     :ivar credentials: for sessions from now on; may be replaced at any time.
     :param onSession: called with each session whose TLS is done, with a client certificate that `credentials` accepts.
+    :param onRefused: called when one end refuses the other in the handshake: session id, the client's address and the
+        reason. Only for clients whose address is validated, so that nobody can fill a log with invented ones.
     """
 
     def __init__(
@@ -124,12 +126,14 @@ class QuicServer:
         protocols: Sequence[str],
         settings: TransportSettings,
         onSession: Callable[[ISession], None],
+        onRefused: Callable[[str, Address, SessionLost], None] = lambda session, address, error: None,
     ) -> None:
         self.credentials = credentials
         self._reactor = reactor
         self._protocols = protocols
         self._settings = settings
         self._onSession = onSession
+        self._onRefused = onRefused
         self._routes: dict[bytes, Session] = {}
         self._sessions: dict[Session, list[bytes]] = {}
         self._touched: dict[Session, None] = {}
@@ -164,8 +168,6 @@ class QuicServer:
             if self._port is not None:
                 self._port.close()
             self._stopped.callback(None)
-
-    # datagrams.Handler
 
     def datagramsReceived(self, datagrams: list[memoryview], address: Any) -> None:
         """See `datagrams.Handler`."""
@@ -283,16 +285,19 @@ class QuicServer:
             self._settings.handshakeTimeout,
             self._onSession,
         )
+        session.whenClosed().addCallback(self._refused, session, engine)
         self._sessions[session] = []
         self.addRoute(destination, session)
         self.addRoute(engine.host_cid, session)
         return session
 
+    def _refused(self, error: SessionLost, session: Session, engine: Engine) -> None:
+        if error.errorCode is not None and engine.isAddressValidated and not session.isEstablished:
+            self._onRefused(session.sessionId, session.peerAddress, error)
+
     def _answer(self, datagram: bytes, address: Any) -> None:
         assert self._port is not None
         self._port.send(Transmission([datagram], len(datagram), address))
-
-    # session.Routes
 
     def addRoute(self, connectionId: bytes, session: Session) -> None:
         """See `session.Routes`."""

@@ -6,6 +6,7 @@ aioquic keeps the handshake, TLS, keys, connection ids, paths and control frames
 `streams` and their flow control, `recovery`, and 1-RTT packets on the current path, which are sealed and opened by the batch.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,9 @@ PROBE_TIMEOUTS = 3
 #: Unacknowledged bytes received after which an ACK goes out at once instead of after `ACK_DELAY` seconds.
 ACK_BYTES = 256 * 1024
 ACK_DELAY = 0.001
+
+# What aioquic would print on stderr of a refused handshake is in our log, with who and why.
+logging.getLogger("quic").addHandler(logging.NullHandler())
 
 CheckPeer = Callable[[Sequence[x509.Certificate]], None]
 
@@ -106,6 +110,11 @@ class Engine(QuicConnection):
     def isConfirmed(self) -> bool:
         """Whether the handshake is confirmed (RFC 9001 §4.1.2): on a client, the server has accepted our certificate."""
         return self._handshake_confirmed
+
+    @property
+    def isAddressValidated(self) -> bool:
+        """Whether the peer has shown that its address is its own (RFC 9000 §8.1)."""
+        return bool(self._network_paths) and self._network_paths[0].is_validated
 
     @property
     def isClosing(self) -> bool:

@@ -43,6 +43,15 @@ class AdmissionTests(SynchronousTestCase):
         self.assertNobody()
         self.assertEqual("User Not Found", self.rig.told("connector.refused")[0]["reason"])
 
+    def test_whatTlsRefusesIsToldToo(self) -> None:
+        refused = self.rig.connectors.turnedAway
+        refused("session-1", ("192.0.2.1", 40000), SessionLost("the certificate has expired", 0x12D))
+        refused("session-2", ("192.0.2.1", 40001), SessionLost("unknown CA", 0x130, fromPeer=True))
+        ours, its = self.rig.told("connector.refused")
+        self.assertEqual(("session-1", "192.0.2.1:40000"), (ours["session"], ours["address"]))
+        self.assertEqual("TLS refused it: the certificate has expired", ours["reason"])
+        self.assertEqual("it ended the handshake: unknown CA", its["reason"])
+
     def test_aFaultOfTheVerifierRefusesToo(self) -> None:
         session = self.rig.session()
         self.rig.connectors.admit(session)

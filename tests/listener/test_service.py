@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.errors import AddressUnavailable, Code, ConfigurationError
+from socketwarp.errors import AddressUnavailable, CertificateRejected, Code, ConfigurationError
 from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address
@@ -20,7 +20,7 @@ from socketwarp.listener.api import Api, ApiServer
 from socketwarp.listener.service import DRAIN_SECONDS, ListenerService, makeListener
 from socketwarp.listener.store import PortSpec
 from socketwarp.settings import ListenerSettings, parsePortRanges
-from tests.certs import Authority
+from tests.certs import Authority, pem, writeFile
 from tests.listener.rig import Rig
 
 
@@ -118,6 +118,14 @@ class ServiceTests(SynchronousTestCase):
         self.assertIn("8080", str(error))
         self.assertEqual(["quic listens", "quic stops"], self.done)
 
+    def test_aTakenPortForConnectorsIsNamed(self) -> None:
+        def listen(interface: str, port: int) -> None:
+            raise AddressUnavailable(f"UDP {interface} port {port} can't be bound")
+
+        self.service._quic.listen = listen  # type: ignore[method-assign]  # a port that somebody has
+        error = self.assertRaises(AddressUnavailable, self.service.startService)
+        self.assertIn("SWL_PORT: UDP 0.0.0.0 port 11443", str(error))
+
     def test_withAStoreThatCannotBeTrustedNothingStaysOpen(self) -> None:
         def load() -> list[PortSpec]:
             raise ConfigurationError("damaged")
@@ -191,6 +199,16 @@ class MakeListenerTests(SynchronousTestCase):
         fresh.write(str(self.directory))
         self.assertTrue(service._credentials.check())
         self.assertEqual(fresh.cert, service._quic.credentials.chain[0])
+
+    def test_revocationListsAreThoseOfTheSettings(self) -> None:
+        authority = Authority()
+        authority.server().write(str(self.directory))
+        revoked = authority.issue("uid-1")
+        path = Path(writeFile(str(self.directory), "list.crl", pem(authority.crl(revoked))))
+        credentials = self.make(crlPaths=(path,))._credentials.current
+        error = self.assertRaises(CertificateRejected, credentials.checkPeer, revoked.chain, "client", None)
+        self.assertEqual(44, error.alert)
+        credentials.checkPeer(authority.issue("uid-2").chain, "client", None)
 
     def test_aMissingFileIsAnErrorOfTheConfiguration(self) -> None:
         error = self.assertRaises(ConfigurationError, self.make, certPath=self.directory / "none.crt")
