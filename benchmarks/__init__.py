@@ -1,7 +1,7 @@
 """
 Measurements of tunnels side by side, on one machine in one run: ``python -m benchmarks --help``.
 
-``networks`` are what lies between the two ends, ``tunnels`` and ``others`` the table of what is measured, ``target`` and
-``loads`` make the traffic, ``measure`` says which figures there are, ``report`` makes a table and a picture of them. Of
-socketwarp only the programs are used; nothing here imports it.
+``networks`` are what lies between the two ends; ``table`` lists the tunnels, which ``tunnels`` and ``others`` start on
+a ``stage``. ``target`` and ``loads`` make the traffic, ``measure`` takes figures, ``rounds`` alternates, ``report`` and
+``picture`` show. Of socketwarp only the programs are used: nothing here imports it.
 """

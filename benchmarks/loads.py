@@ -29,7 +29,7 @@ _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 def connect(address: Address, patience: float = PATIENCE) -> socket.socket:
-    """A connection whose calls end with BlockingIOError after so many seconds: by the kernel, so that they cost nothing."""
+    """A connection whose calls give up after so many seconds, with BlockingIOError: the kernel's work, not Python's."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         longest = struct.pack("ll", int(patience), 0)
@@ -127,7 +127,7 @@ def beside(transfer: Transfer, address: Address, seconds: float) -> Iterator[Non
 
 def pingPong(address: Address, seconds: float, pause: float = 0.0) -> list[float]:
     """One byte there and back, again and again, with a pause between: the seconds each took, in order of length."""
-    trips = []
+    trips: list[float] = []
     with visit(address, b"E") as sock:
         deadline = time.perf_counter() + seconds
         while not trips or time.perf_counter() < deadline:

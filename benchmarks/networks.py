@@ -9,6 +9,7 @@ plain sockets of this process.
 import contextlib
 import ctypes
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -17,6 +18,7 @@ from pathlib import Path
 import attrs
 
 from benchmarks.processes import Failed, Process, freePort, run
+from benchmarks.relay import DELAY, LOSS, MTU, SEED
 
 ROOT = Path(__file__).parent.parent
 #: Documentation addresses (RFC 5737): these networks are seen by nobody else.
@@ -51,6 +53,8 @@ class Network:
     One that can be set up.
 
     :ivar seconds: how long one load lasts, unless told otherwise.
+    :ivar payload: bytes that each tunnel has to carry rightly each way, before it is measured.
+    :ivar pause: seconds before each load, in which what the last one left in buffers drains.
     :ivar udpOnly: TCP can't pass.
     :ivar build: sets it up; logs go to the directory.
     """
@@ -59,6 +63,8 @@ class Network:
     title: str
     seconds: float
     build: Callable[[Path], AbstractContextManager[Site]]
+    payload: int = 8 * 1024 * 1024
+    pause: float = 0.0
     needsRoot: bool = False
     udpOnly: bool = False
 
@@ -158,19 +164,15 @@ def lossy(directory: Path) -> Iterator[Site]:
     with ExitStack() as stack:
 
         def udpPort(port: int) -> int:
-            import socket
-
             ours = freePort(socket.SOCK_DGRAM)
             command = [sys.executable, "-m", "benchmarks.relay", str(ours), str(port)]
             process = Process.start(f"relay-{ours}", command, directory, {"PYTHONPATH": str(ROOT)})
             stack.callback(process.stop)
             return ours
 
-        from benchmarks.relay import DELAY, LOSS, MTU, SEED
-
         facts = {
-            "link": f"a relay of datagrams in user space: {2 * DELAY * 1000:.0f} ms there and back, {LOSS:.0%} lost each way "
-            f"(seed {SEED}), those that need an MTU above {MTU} dropped",
+            "link": f"a relay of datagrams in user space: {2 * DELAY * 1000:.0f} ms there and back, {LOSS:.0%} lost "
+            f"each way (seed {SEED}), those that need an MTU above {MTU:,} dropped",
         }
         yield Site(udpPort=udpPort, facts=facts)
 
@@ -183,7 +185,8 @@ NETWORKS = (
         "veth pair, MTU 1,500, 100 Mbit/s",
         4,
         veth("tbf rate 100mbit burst 32kb latency 50ms"),
+        pause=1,
         needsRoot=True,
     ),
-    Network("lossy", "Relay, 50 ms and 1 % loss", 10, lossy, udpOnly=True),
+    Network("lossy", "Relay, 50 ms and 1 % loss", 10, lossy, payload=1024 * 1024, pause=1, udpOnly=True),
 )

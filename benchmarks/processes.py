@@ -93,7 +93,7 @@ class Process:
 
     def lastWords(self) -> str:
         """The end of what it printed."""
-        return self.log.read_text(errors="replace")[-600:].strip()
+        return "\n".join(self.log.read_text(errors="replace").split("\n")[-5:]).strip()
 
     def tree(self) -> list[int]:
         """The ids of the process and all its descendants."""

@@ -1,5 +1,7 @@
 """
-A relay of UDP datagrams that delays, loses and drops what is too large: ``python -m benchmarks.relay PORT LISTENER_PORT``.
+A relay of UDP datagrams that delays, loses and drops what is too large.
+
+Run as ``python -m benchmarks.relay PORT LISTENER_PORT``.
 
 What comes from the listener's port goes to the latest sender of the others. Each direction has its own seeded
 generator, so the n-th datagram of a direction meets the same fate in every run.
@@ -11,6 +13,7 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 
 #: Seconds in each direction: 50 ms there and back.
 DELAY = 0.025
@@ -59,10 +62,8 @@ class Direction:
         while self._waiting and self._waiting[0][0] <= now:
             datagram = self._waiting.popleft()[1]
             if self.to:
-                try:
+                with suppress(OSError):  # its receiver has gone, or has no room: one more that is lost
                     self.outgoing.sendto(datagram, self.to)
-                except OSError:
-                    pass  # its receiver has gone, or has no room: one more that is lost
         return self._waiting[0][0] - now if self._waiting else 60.0
 
 

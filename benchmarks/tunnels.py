@@ -1,132 +1,21 @@
 """
-The table of what is measured, and how each is started.
+How direct connections, ``ssh -R`` and socketwarp are started; ``others`` has the rest, ``table`` lists them all.
 
-A tunnel's start function gets a stage, starts processes on both sides, and says by which address visitors reach each
-target. It need not wait: visitors knock until the first byte comes back.
+A start function gets a stage, starts processes on both sides, and says by which address visitors reach each target. It
+need not wait: visitors knock until the first byte comes back.
 """
 
 import http.client
 import json
-import shutil
+import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import attrs
-
 from benchmarks.loads import Address
-from benchmarks.networks import CLOSED, LOOPBACK, PUBLIC, ROOT, Site
-from benchmarks.processes import Failed, Process, freePort, run, until
-
-#: What visitors want: the target's port, its quick port, the web server's.
-Targets = dict[str, int]
-UID = "bench"
-
-
-@attrs.frozen
-class Kit:
-    """Keys and certificates, made once for all tunnels of a run."""
-
-    directory: Path
-
-    def prepare(self) -> None:
-        """A CA, and what it signs for the two ends; and keys for ssh."""
-        new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-        leaf = "-CA ca.crt -CAkey ca.key -addext basicConstraints=critical,CA:FALSE -addext keyUsage=critical,digitalSignature"
-        names = f"subjectAltName=DNS:localhost,IP:{LOOPBACK},IP:{PUBLIC},IP:{CLOSED}"
-        for command in (
-            f"{new} -subj /CN=bench-CA -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.crt",
-            f"{new} {leaf} -subj /CN=localhost -addext {names} -addext extendedKeyUsage=serverAuth"
-            " -keyout listener.key -out listener.crt",
-            f"{new} {leaf} -subj /CN={UID} -addext {names} -addext extendedKeyUsage=clientAuth"
-            " -keyout connector.key -out connector.crt",
-        ):
-            run(command.split(), self.directory)
-        if shutil.which("ssh-keygen"):
-            for name in ("host", "user"):
-                run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.directory / name)])
-
-    def path(self, name: str) -> str:
-        """Where one of its files is."""
-        return str(self.directory / name)
-
-
-@attrs.frozen
-class Stage:
-    """
-    Where one tunnel is started.
-
-    :ivar directory: its own, empty.
-    :ivar processes: those of both ends, to be measured and stopped.
-    """
-
-    site: Site
-    kit: Kit
-    targets: Targets
-    directory: Path
-    processes: list[Process] = attrs.field(factory=list)
-
-    def public(self, name: str, *command: str, **environment: str) -> Process:
-        """Start a process on the public side."""
-        process = Process.start(name, command, self.directory, environment)
-        self.processes.append(process)
-        return process
-
-    def closed(self, name: str, *command: str, **environment: str) -> Process:
-        """Start a process on the closed side."""
-        with self.site.closed():
-            return self.public(name, *command, **environment)
-
-    def write(self, name: str, content: object) -> str:
-        """Write a file, as JSON if it isn't text; its path."""
-        path = self.directory / name
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return str(path)
-
-    def entries(self) -> dict[str, Address]:
-        """A free port for each target, as visitors see it."""
-        return {purpose: (LOOPBACK, freePort()) for purpose in self.targets}
-
-    def check(self) -> None:
-        """:raises Failed: when one of the processes has ended."""
-        for process in self.processes:
-            process.check()
-
-
-Start = Callable[[Stage], dict[str, Address]]
-
-
-@attrs.frozen
-class Kind:
-    """
-    An entry of the table.
-
-    :ivar programs: names that have to be on PATH, or paths.
-    :ivar udp: it can be carried by UDP alone.
-    :ivar networks: where it is measured unless it is asked for by name; all, if empty.
-    """
-
-    name: str
-    start: Start
-    programs: tuple[str, ...] = ()
-    udp: bool = False
-    networks: tuple[str, ...] = ()
-
-    def missing(self) -> str | None:
-        """Which program isn't there."""
-        return next((f"{name} not found" for name in self.programs if not shutil.which(name)), None)
-
-
-@contextmanager
-def running(kind: Kind, stage: Stage) -> Iterator[dict[str, Address]]:
-    """The tunnel's processes, and the addresses of its entry ports; the processes end with it."""
-    try:
-        yield kind.start(stage)
-    finally:
-        for process in reversed(stage.processes):
-            process.stop()
+from benchmarks.networks import LOOPBACK
+from benchmarks.processes import Failed, freePort, until
+from benchmarks.stage import UID, Stage
 
 
 def direct(stage: Stage) -> dict[str, Address]:
@@ -151,14 +40,14 @@ def ssh(stage: Stage) -> dict[str, Address]:
         for purpose, (host, entry) in entries.items()
         for word in ("-R", f"{host}:{entry}:{LOOPBACK}:{stage.targets[purpose]}")
     ]
-    stage.closed("ssh", "ssh", *options.split(), "-i", stage.kit.path("user"), "-p", str(port), *forwards, stage.site.publicHost)
+    stage.closed(
+        "ssh", "ssh", *options.split(), "-i", stage.kit.path("user"), "-p", str(port), *forwards, stage.site.publicHost
+    )
     return entries
 
 
 def _listens(stage: Stage, host: str, port: int) -> bool | None:
     """Whether somebody accepts TCP connections there; else None."""
-    import socket
-
     stage.check()
     try:
         socket.create_connection((host, port), timeout=1).close()
@@ -220,11 +109,3 @@ def socketwarp(
         wish = {"uid": UID, "port": entry, "connect_address": LOOPBACK, "connect_port": stage.targets[purpose]}
         until(partial(_open, stage, api, wish), "the connector")
     return entries
-
-
-DIRECT = Kind("direct", direct)
-TUNNELS = (
-    DIRECT,
-    Kind("ssh", ssh, ("/usr/sbin/sshd", "ssh")),
-    Kind("socketwarp", socketwarp, udp=True),
-)
