@@ -1,9 +1,9 @@
 """
 What the rooms promise each other: zope interfaces and the few frozen records that pass between rooms.
 
-Imports only `errors`. Everything above ``quic/`` speaks `ISession` and `IStream`, so that a second carrier is a matter of
-adding files. Sizes are in bytes, times in seconds, addresses are ``(host, port)`` with the host as printed by
-`ipaddress` (an IPv4 client on a dual-stack socket reads ``192.0.2.1``, never ``::ffff:192.0.2.1``).
+Imports only `errors`. Everything above ``quic/`` speaks `ISession` and `IStream`, so that a second carrier is a
+matter of adding files. Sizes are in bytes, times in seconds, addresses are ``(host, port)`` with the host as printed
+by `ipaddress` (an IPv4 client on a dual-stack socket reads ``192.0.2.1``, never ``::ffff:192.0.2.1``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -163,9 +163,9 @@ class ISession(Interface):
 
     def openStream() -> "Deferred[IStream]":
         """
-        Open a bidirectional stream; fires at once unless the peer's stream limit is reached, then when it grants more.
-        Cancelling gives the place in the queue up. Fails with `errors.LimitReached` when too many wait already, and with
-        `errors.SessionLost` when the session ends first.
+        Open a bidirectional stream; fires at once unless the peer's stream limit is reached, then when it grants
+        more. Cancelling gives the place in the queue up. Fails with `errors.LimitReached` when too many wait already,
+        and with `errors.SessionLost` when the session ends first.
         """
 
     def acceptStreams(handler: Callable[[IStream], None]) -> None:
@@ -176,12 +176,15 @@ class ISession(Interface):
 
     def close(errorCode: int, reason: str) -> None:
         """
-        Tell the peer (the reason in UTF-8, cut at 500 bytes) and end every stream with `errors.SessionLost`. Does nothing
-        on a session that is closing.
+        Tell the peer (the reason in UTF-8, cut at 500 bytes) and end every stream with `errors.SessionLost`. Does
+        nothing on a session that is closing.
         """
 
     def whenClosed() -> "Deferred[SessionLost]":
-        """Fires, never fails, once the session is gone and its timers with it. Each call gives a Deferred of its own."""
+        """
+        Fires, never fails, once the session is gone and its timers with it. Each call gives a Deferred of
+        its own.
+        """
 
     def statistics() -> SessionStatistics:
         """The session's figures of this moment."""

@@ -1,5 +1,5 @@
 """
-The control frames of streams and their flow control (RFC 9000 §19.4, §19.5, §19.9 to §19.14): written into a packet that is being built.
+The control frames of streams and their flow control (RFC 9000 §19.4, §19.5, §19.9 to §19.14), written into a packet.
 
 What is lost is due again, with the numbers of that later moment.
 """

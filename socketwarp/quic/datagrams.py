@@ -223,7 +223,8 @@ def _setBuffers(bound: socket.socket, size: int) -> None:
         given = bound.getsockopt(socket.SOL_SOCKET, option) // 2
         if given < size:
             log.warn(
-                "UDP socket buffer: asked for {size} bytes, the kernel gave {given}; raise net.core.rmem_max and wmem_max",
+                "UDP socket buffer: asked for {size} bytes, the kernel gave {given}; raise net.core.rmem_max and "
+                "net.core.wmem_max",
                 size=size,
                 given=given,
             )

@@ -1,8 +1,8 @@
 """
 QUIC endpoints: a server that routes datagrams to sessions by connection id and decides whom to talk to, and a client.
 
-Before a client's address is validated, a server sends at most what RFC 9000 §8.1 allows, answers nothing under 1,200 bytes, and under
-load asks for a Retry before it spends a handshake.
+Before a client's address is validated, a server sends at most what RFC 9000 §8.1 allows, answers nothing under 1,200
+bytes, and under load asks for a Retry before it spends a handshake.
 """
 
 import socket
@@ -39,8 +39,8 @@ CONNECTION_ID_SIZE = 8
 #: QUIC version 1 alone: what the original speaks.
 VERSIONS: list[int] = [QuicProtocolVersion.VERSION_1]
 
-#: Handshakes that may be unfinished at a time: one costs 84 KiB (measured) and a signature. Above the first number a client must
-#: show with a Retry that its address is its own (RFC 9000 §8.1.2), above the second it isn't heard.
+#: Handshakes that may be unfinished at a time: one costs 84 KiB (measured) and a signature. Above the first number a
+#: client must show with a Retry that its address is its own (RFC 9000 §8.1.2), above the second it isn't heard.
 RETRY_THRESHOLD = 32
 MAX_HANDSHAKES = 1024
 
@@ -59,7 +59,8 @@ class TransportSettings:
     """
     How QUIC is spoken.
 
-    :ivar idleTimeout: seconds of silence after which a session is given up; ``keepAlive``: seconds between PINGs at the most.
+    :ivar idleTimeout: seconds of silence after which a session is given up; ``keepAlive``: seconds between PINGs at
+        the most.
     :ivar handshakeTimeout: seconds.
     :ivar streamWindow: bytes that may wait unread on one stream; ``sessionWindow``: on all streams of a session.
     :ivar streamLimit: streams that the peer may have open at a time.

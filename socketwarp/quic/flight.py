@@ -1,9 +1,9 @@
 """
 The sending part of a stream (RFC 9000 §2.2, §3.1), and runs of packets that carry it.
 
-A stream's bytes wait as the memoryviews that were written; `SendBuffer.cut` makes segments of them, one for each packet,
-without copying. What was sent is kept as one `Flight` for a whole run of packet numbers: an acknowledgement of the run
-drops it in one step, a loss hands its segments back to the stream.
+A stream's bytes wait as the memoryviews that were written; `SendBuffer.cut` makes segments of them, one for each
+packet, without copying. What was sent is kept as one `Flight` for a whole run of packet numbers: an acknowledgement
+of the run drops it in one step, a loss hands its segments back to the stream.
 """
 
 from collections import deque

@@ -1,4 +1,7 @@
-"""The one frame that bulk data comes in, read without a parser object: STREAM to the end of its packet (RFC 9000 §19.8)."""
+"""
+The one frame that bulk data comes in, read without a parser object: STREAM to the end of its packet (RFC 9000
+§19.8).
+"""
 
 from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType

@@ -5,7 +5,8 @@ from bisect import bisect_right
 
 class ReceivedNumbers:
     """
-    Packet numbers received in one space, as ascending disjoint ranges. What lies below the lowest range kept counts as received.
+    Packet numbers received in one space, as ascending disjoint ranges. What lies below the lowest range kept counts as
+    received.
 
     The engine's own window holds 128 numbers and drops what is reordered by more; a single flight has 64.
     """

@@ -1,8 +1,9 @@
 """
-The largest datagram that a path carries (RFC 9000 §14.3, RFC 8899): found by probes, given up when a black hole swallows it.
+The largest datagram that a path carries (RFC 9000 §14.3, RFC 8899): found by probes, given up when a black hole
+swallows it.
 
-Pure state with time as a number; `engine` sends the probes. A probe that is lost says nothing about congestion, and waits
-for no probe time-out: it has a timer of its own.
+Pure state with time as a number; `engine` sends the probes. A probe that is lost says nothing about congestion, and
+waits for no probe time-out: it has a timer of its own.
 """
 
 #: Bytes of UDP payload that every path of QUIC carries (RFC 9000 §14).
@@ -11,7 +12,8 @@ BASE = 1200
 #: The largest datagram that aioquic can build: its long headers have a 14-bit length.
 MAXIMUM = 16_383
 
-#: Sizes that paths are likely to have, all probed at once: Ethernet with IPv6 and IPv4 headers, jumbo frames with each, loopback.
+#: Sizes that paths are likely to have, all probed at once: Ethernet with IPv6 and IPv4 headers, jumbo frames with
+#: each, loopback.
 LIKELY = (1452, 1472, 8952, 8972, MAXIMUM)
 
 #: RFC 8899 §5.1.2: probes of a size before it counts as too large.

@@ -43,8 +43,8 @@ class Keys:
 
     def seal(self, spin: bool, destination: bytes, number: int, payloads: Sequence[bytes]) -> list[Piece]:
         """
-        Make a packet of each payload, numbered from `number` on; returns header, sealed payload, header, … to be sent one
-        after the other. A payload is at least 2 bytes.
+        Make a packet of each payload, numbered from `number` on; returns header, sealed payload, header, … to be sent
+        one after the other. A payload is at least 2 bytes.
         """
         first = 0x40 | spin << 5 | self.phase << 2 | (NUMBER_SIZE - 1)
         prefix = bytes((first,)) + destination
@@ -68,7 +68,8 @@ class Keys:
         Open packets, each alone in its datagram, with short headers to `destination`, and long enough (`minimumSize`).
 
         Yields for each its first byte without protection, its packet number, and its plaintext; `None` when reserved
-        bits are set, the key phase is another, or the packet is forged. The number next expected follows what was opened.
+        bits are set, the key phase is another, or the packet is forged. The next expected number follows what was
+        opened.
         """
         offset = 1 + len(destination)
         sample = offset + 4

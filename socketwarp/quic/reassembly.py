@@ -2,8 +2,8 @@
 The receiving part of a stream (RFC 9000 §2.2, §3.2): frames in any order become pieces in order.
 
 Knows bytes and offsets only. Memory is bounded by what flow control lets the peer send (checked before a frame gets
-here), plus a bounded number of gaps: data beyond a gap is kept as it came, never as a buffer the size of the gap. What is cut
-from a frame is copied, or a byte of it would keep the whole packet.
+here), plus a bounded number of gaps: data beyond a gap is kept as it came, never as a buffer the size of the gap.
+What is cut from a frame is copied, or a byte of it would keep the whole packet.
 """
 
 from bisect import bisect_left, bisect_right
@@ -162,10 +162,8 @@ class Reassembly:
                 raise TooManyGaps(f"more than {MAX_GAPS} gaps in a stream")
             runs.insert(first, Run(start, data))
             return
-        if start < touched[0].start:
-            merged = Run(start, bytes(data[: touched[0].start - start]))
-        else:
-            merged = touched.pop(0)
+        below = touched[0].start - start
+        merged = Run(start, bytes(data[:below])) if below > 0 else touched.pop(0)
         for run in touched:
             if merged.stop < run.start:
                 append(merged.pieces, bytes(data[merged.stop - start : run.start - start]))

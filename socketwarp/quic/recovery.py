@@ -1,9 +1,10 @@
 """
 Loss detection and round-trip times (RFC 9002), over runs of packets instead of packets.
 
-`Recovery` stands in for the engine's own recovery, so the names of the methods that the engine calls, and their arguments, are its; the state of
-a packet number space stays in its `QuicPacketSpace`. Runs are kept in the order of their packet numbers; an
-acknowledgement costs as much as there are runs below the largest number acknowledged, however many packets they hold.
+`Recovery` stands in for aioquic's own, so the names of the methods that aioquic calls, and of their arguments, are
+its; the state of a packet number space stays in its `QuicPacketSpace`. Runs are kept in the order of their packet
+numbers; an acknowledgement costs as much as there are runs below the largest number acknowledged, however many
+packets they hold.
 """
 
 import math
@@ -26,7 +27,7 @@ PERSISTENT_CONGESTION_THRESHOLD = 3
 #: RFC 9002 §6.2.2: the first probe time-out's base, in seconds. Lower than the RFC's 333 ms (SHOULD), as the engine's.
 INITIAL_RTT = 0.1
 
-#: Probes back off to this exponent: at most 2**6 probe time-outs apart, so that a path silent for 20 s is found again soon.
+#: Probes back off to this exponent: at most 2**6 probe time-outs apart, so that a path silent for 20 s is soon found.
 MAX_PTO_EXPONENT = 6
 
 
@@ -293,8 +294,9 @@ class Recovery:
 
     def reschedule_data(self, *, now: float, speed_up_handshake: bool = False) -> None:
         """
-        Prepare probes (RFC 9002 §6.2.4): all handshake data in flight, or else the oldest packet that asks for an answer, is sent again
-        without being counted as a loss of the path. With `speed_up_handshake` only handshake data (§6.2.3).
+        Prepare probes (RFC 9002 §6.2.4): all handshake data in flight, or else the oldest packet that asks for an
+        answer, is sent again without being counted as a loss of the path. With `speed_up_handshake` only handshake
+        data (§6.2.3).
         """
         crypto = {space: [run for run in sent if run.isCrypto] for space, sent in self._sent.items()}
         if any(crypto.values()):

@@ -15,7 +15,7 @@ from aioquic.quic.events import ConnectionIdIssued, ConnectionIdRetired, Connect
 from cryptography import x509
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import Code, LimitReached, SessionLost
@@ -205,6 +205,10 @@ class Session:
         if self._turnCall is None and not self._isInTurn and not self._isGone:
             self._turnCall = self._clock.callLater(0, self._scheduledTurn)
 
+    def later(self, call: Callable[[Failure], None], reason: Failure) -> None:
+        """See `stream.Turns`."""
+        self._clock.callLater(0, call, reason)
+
     def _scheduledTurn(self) -> None:
         self._turnCall = None
         self.turn()
@@ -373,6 +377,3 @@ def plainAddress(address: Any) -> Address:
     parsed = ip_address(address[0].partition("%")[0])
     mapped = getattr(parsed, "ipv4_mapped", None)
     return str(mapped or parsed), address[1]
-
-
-log = Logger()

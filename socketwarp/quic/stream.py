@@ -1,6 +1,6 @@
 """One QUIC stream as a Twisted transport: consumer, push producer, half-close, abort (`IStream`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from twisted.internet.error import ConnectionDone
@@ -12,8 +12,9 @@ from ..errors import Code, SessionLost, StreamReset
 from ..interfaces import IStream, IStreamReceiver, Piece
 from .streams import Streams, StreamState
 
-#: Bytes waiting to be sent for the first time at which the producer is paused, and those at which it is resumed. What is in
-#: flight doesn't count: the peer's window and the congestion window bound it. 256 KiB is four flights of 64 KiB.
+#: Bytes waiting to be sent for the first time at which the producer is paused, and those at which it is resumed. What
+#: is in flight doesn't count: the peer's window and the congestion window bound it. 256 KiB is four flights of 64
+#: KiB.
 HIGH_WATERMARK = 256 * 1024
 LOW_WATERMARK = 128 * 1024
 
@@ -26,6 +27,9 @@ class Turns(Protocol):
     def schedule(self) -> None:
         """Have what is due sent at the end of this reactor turn."""
 
+    def later(self, call: Callable[[Failure], None], reason: Failure) -> None:
+        """Call in the next reactor turn."""
+
 
 @implementer(IStream)
 class Stream:
@@ -37,6 +41,7 @@ class Stream:
         self._state = state
         self._receiver: IStreamReceiver | None = None
         self._producer: IPushProducer | None = None
+        self._lost: Failure | None = None
         self._isPaused = False
         self._isProducerPaused = False
         self._isReadEnded = False
@@ -127,6 +132,9 @@ class Stream:
 
     def start(self, receiver: IStreamReceiver) -> None:
         """See `IStream`."""
+        if self._lost is not None:
+            self._session.later(receiver.connectionLost, self._lost)
+            return
         self._receiver = receiver
         self._session.streams.touched[self._state] = None
         self._session.schedule()
@@ -171,6 +179,7 @@ class Stream:
             self._fail(Failure(ConnectionDone()))
 
     def _fail(self, reason: Failure) -> None:
+        self._lost = reason
         receiver = self._receiver
         self._end()
         if receiver is not None:

@@ -1,8 +1,9 @@
 """
-A connection's streams (RFC 9000 §2 to §4): who may open them, how much each side may send, which have something to send.
+A connection's streams (RFC 9000 §2 to §4): who may open them, how much each side may send, whose turn it is.
 
-Knows frames' contents, not packets. Credit is given for what was consumed, never for what merely arrived, so a reader that doesn't read stops its
-peer at the window. Costs grow with the streams that do something: an idle one is in no queue.
+Knows frames' contents, not packets. Credit is given for what was consumed, never for what merely arrived, so a reader
+that doesn't read stops its peer at the window. Costs grow with the streams that do something: an idle one is in no
+queue.
 """
 
 from collections import deque
@@ -277,7 +278,7 @@ class Streams:
     # Sending
 
     def queue(self, state: StreamState) -> None:
-        """Serve a stream that has something to send; one with little to say goes first, before those in mid-transfer."""
+        """Serve a stream that has something to send; one with little to say goes before those in mid-transfer."""
         if state.isQueued or not state.sending.hasWork(self.peerMaxData - self.dataSent):
             if state.sending.unsentBytes and self.dataSent >= self.peerMaxData:
                 self._starved[state] = None

@@ -25,7 +25,8 @@ FIN = 1
 
 class Transmission(NamedTuple):
     """
-    Bytes for one `sendmsg`: ``pieces`` in order, to be cut every ``segmentSize`` bytes into datagrams, the last of which may be shorter.
+    Bytes for one `sendmsg`: ``pieces`` in order, to be cut every ``segmentSize`` bytes into datagrams, the last of
+    which may be shorter.
 
     ``address`` is the socket address as it came from the socket module.
     """
@@ -50,8 +51,8 @@ def payloadsOf(streamId: int, segments: Sequence[Segment]) -> list[bytes]:
 
 def transmissionsOf(pieces: list[Piece], sizes: Sequence[int], address: Any) -> Iterator[Transmission]:
     """
-    Cut sealed packets (header, payload, header, … in `pieces`; `sizes` in bytes for each packet) into runs that UDP_SEGMENT
-    can take: all of one size, but for a shorter last one.
+    Cut sealed packets (header, payload, header, … in `pieces`; `sizes` in bytes for each packet) into runs that
+    UDP_SEGMENT can take: all of one size, but for a shorter last one.
     """
     start = 0
     for index in range(1, len(sizes)):

@@ -114,12 +114,12 @@ class DiscoveryTests(SynchronousTestCase):
             pump.run(5, lambda: len(server.received[number]) == 100_000)
             server.write(number, bytes(100_000))
             pump.run(5, lambda: len(client.received[number]) == 100_000)
-            self.assertLessEqual(max(largest), engine._pathMtuLimit)
+            self.assertLessEqual(max(largest), engine._transmitter.maximum)
             self.assertGreaterEqual(max(largest), BASE)
 
     def test_aProbeThatIsLostIsNoLossOfThePath(self) -> None:
         pump, engine = self.discovered(1200)
-        self.assertEqual(10 * 1200, engine.recovery.congestion_window)
+        self.assertGreaterEqual(engine.recovery.congestion_window, 10 * 1200)
         self.assertEqual(0, engine.recovery.bytes_in_flight)
         del pump
 

@@ -1,0 +1,162 @@
+"""
+Flights: runs of packets full of one stream's data, and path MTU probes (RFC 9000 §12, §14.3).
+
+The congestion window, the pacer and the path MTU say how much; `streams` says whose turn it is.
+"""
+
+from typing import Any, Protocol
+
+from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.recovery import QuicPacketSpace
+
+from .flight import Flight
+from .pathmtu import BASE, BLACK_HOLE_TIMEOUTS, MAXIMUM, PathMtu, Probe
+from .protection import Keys
+from .recovery import Recovery
+from .streams import Streams, StreamState
+from .transmission import BYTES_PER_CALL, SEGMENTS_PER_CALL, Transmission, overheadOf, payloadsOf, transmissionsOf
+
+#: Flights in one call of `Transmitter.transmit`; more would keep other connections, and small writes, waiting.
+FLIGHTS_PER_TURN = 8
+
+#: Probe time-outs that a path MTU probe has to be acknowledged.
+PROBE_TIMEOUTS = 3
+
+
+class Connection(Protocol):
+    """What the transmitter needs of `engine.Engine`."""
+
+    streams: Streams
+    recovery: Recovery
+
+    @property
+    def pathAddress(self) -> Any:  # Any: a socket address of whatever family
+        """The peer's socket address on the current path."""
+
+    @property
+    def oneRtt(self) -> QuicPacketSpace:
+        """The packet number space of application data."""
+
+    @property
+    def peerConnectionId(self) -> bytes:
+        """The connection id that we send to."""
+
+    @property
+    def spin(self) -> bool:
+        """The latency spin bit (RFC 9000 §17.4)."""
+
+    def sendKeys(self) -> Keys:
+        """The keys in use, updated when it is time."""
+
+    def takeNumbers(self, count: int) -> int:
+        """The first of `count` packet numbers, which are used up by that."""
+
+    def onSent(self, size: int, now: float) -> None:
+        """Packets that ask for an acknowledgement, `size` bytes together, were sent on the current path."""
+
+    def useDatagramSize(self, size: int) -> None:
+        """From now on packets of the ordinary path may have `size` bytes as well."""
+
+
+class Transmitter:
+    """
+    Sends one connection's stream data.
+
+    :ivar maximum: the peer's max_udp_payload_size, bytes.
+    :ivar nextTime: when pacing allows more, if that is what holds the sender back.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.maximum = MAXIMUM
+        self.nextTime: float | None = None
+        self._connection = connection
+        self._path: Any = None
+        self._search = PathMtu()
+        self._size = BASE
+
+    def transmit(self, transmissions: list[Transmission], now: float) -> None:
+        """Add what is to be sent at `now` to `transmissions`; call it on a validated path only."""
+        connection = self._connection
+        if connection.pathAddress != self._path:
+            self._onPathChanged()
+        self._probe(transmissions, now)
+        self.nextTime = None
+        if connection.streams.sendable:
+            self._transmitFlights(transmissions, now)
+
+    def searchTime(self) -> float | None:
+        """When `onTimer` is due."""
+        return self._search.nextTime()
+
+    def onTimer(self, now: float) -> None:
+        """Time has passed: probes that are lost, and black holes (RFC 8899 §4.3)."""
+        self._search.expire(now)
+        recovery = self._connection.recovery
+        if recovery.timeouts == BLACK_HOLE_TIMEOUTS and self._size > BASE:
+            self._search.onBlackHole(now)
+            self._useSize()
+            recovery.rescheduleAll(self._connection.oneRtt)
+
+    def _onPathChanged(self) -> None:
+        """Begin on a new path as on an unknown one (RFC 9000 §9.4), unless only the port is another."""
+        last, self._path = self._path, self._connection.pathAddress
+        if last is None or last[0] != self._path[0]:
+            self._search = PathMtu(self.maximum)
+            self._useSize()
+            if last is not None:
+                self._connection.recovery.congestion.restart(self._size)
+
+    def _useSize(self) -> None:
+        self._size = self._search.size
+        self._connection.recovery.setDatagramSize(self._size)
+        self._connection.useDatagramSize(self._size)
+
+    def _probe(self, transmissions: list[Transmission], now: float) -> None:
+        connection, search = self._connection, self._search
+        if search.size > self._size:
+            self._useSize()
+        while (size := search.nextProbe(now)) is not None:
+            cid = connection.peerConnectionId
+            payload = bytes((QuicFrameType.PING,)).ljust(size - overheadOf(None, cid), b"\0")
+            number = connection.takeNumbers(1)
+            pieces = connection.sendKeys().seal(connection.spin, cid, number, [payload])
+            connection.recovery.onSent(Probe(search, number, size, now), connection.oneRtt)
+            search.onSent(size, now + PROBE_TIMEOUTS * connection.recovery.get_probe_timeout())
+            transmissions.append(Transmission(pieces, size, self._path))
+
+    def _transmitFlights(self, transmissions: list[Transmission], now: float) -> None:
+        recovery, streams = self._connection.recovery, self._connection.streams
+        congestion, pacer = recovery.congestion, recovery.pacer
+        size = self._size
+        for _ in range(FLIGHTS_PER_TURN):
+            if not streams.sendable:
+                congestion.isLimiting = False
+                return
+            room = max(congestion.window - congestion.inFlight, recovery.probes * size)
+            if room < size:
+                congestion.isLimiting = True
+                return
+            paced = pacer.credit(now)
+            if paced < size:
+                self.nextTime = pacer.nextTime(now)
+                return
+            count = int(min(SEGMENTS_PER_CALL, BYTES_PER_CALL // size, room // size, paced // size))
+            recovery.probes = 0
+            self._sendFlight(streams.sendable.popleft(), count, transmissions, now)
+
+    def _sendFlight(self, state: StreamState, count: int, transmissions: list[Transmission], now: float) -> None:
+        """Seal up to `count` datagrams of one stream, and note them as one run."""
+        connection = self._connection
+        cid = connection.peerConnectionId
+        overhead = overheadOf(state.streamId, cid)
+        segments = connection.streams.cut(state, self._size - overhead, count)
+        if not segments:
+            return
+        keys = connection.sendKeys()
+        number = connection.takeNumbers(len(segments))
+        pieces = keys.seal(connection.spin, cid, number, payloadsOf(state.streamId, segments))
+        sizes = [len(segment.data) + overhead for segment in segments]
+        total = sum(sizes)
+        connection.recovery.onSent(Flight(state, number, segments, now, total, overhead), connection.oneRtt)
+        connection.onSent(total, now)
+        transmissions.extend(transmissionsOf(pieces, sizes, self._path))
