@@ -217,6 +217,13 @@ class BadSettings(SettingsTests):
             line = self.listenerRefusal(SWL_IDLE_SECONDS=text)
             self.assertEqual(line, f"SWL_IDLE_SECONDS: {text!r} is not a number of seconds greater than 0")
 
+    def test_durationsThatMayBeNothing(self) -> None:
+        """0 is a duration there, and what is less isn't."""
+        settings = load(ListenerSettings, {}, {"SWL_RECHECK_GRACE_SECONDS": "0", "SWL_SCEP_CACHE_SECONDS": "0"})
+        self.assertEqual((settings.recheckGrace, settings.scepCacheSeconds), (0.0, 0.0))
+        line = self.listenerRefusal(SWL_RECHECK_GRACE_SECONDS="-1")
+        self.assertEqual(line, "SWL_RECHECK_GRACE_SECONDS: '-1' is not a number of seconds, 0 or more")
+
     def test_addresses(self) -> None:
         """IP addresses, not names."""
         for text in ("localhost", "256.0.0.1", "[::]", "1.2.3.4:80"):
@@ -374,6 +381,46 @@ class TheStateDirectory(SettingsTests):
         """From the process's own environment."""
         self.patch(os, "environ", {"STATE_DIRECTORY": "/systemd"})
         self.assertEqual(ListenerSettings().stateDir, Path("/systemd"))
+
+
+class TheVerifiersSettings(SettingsTests):
+    """What one verifier doesn't read is not accepted beside it."""
+
+    def test_leftOut(self) -> None:
+        """Nothing is trusted beyond the defaults, and a listing shows nothing for it."""
+        settings = load(ListenerSettings, {}, {})
+        self.assertEqual((settings.scepCaPath, settings.scepCertPath, settings.scepKeyPath), (None, None, None))
+        self.assertEqual((settings.accessPath, settings.uidSource), (None, "cn"))
+        self.assertEqual((settings.recheckSeconds, settings.recheckGrace, settings.scepCacheSeconds), (60, 900, 3))
+        self.assertIn(Effective("accessPath", "SWL_ACCESS_PATH", "", "default"), effective(ListenerSettings, {}, {}))
+
+    def test_theLocalVerifiers(self) -> None:
+        """Each is read."""
+        environment = {"SWL_VERIFIER": "local", "SWL_ACCESS_PATH": "/access", "SWL_UID_SOURCE": "uri:urn:uid:"}
+        settings = load(ListenerSettings, {}, environment)
+        self.assertEqual((settings.accessPath, settings.uidSource), (Path("/access"), "uri:urn:uid:"))
+
+    def test_aDenyListThatNobodyReads(self) -> None:
+        """Somebody would rely on it."""
+        line = self.listenerRefusal(SWL_ACCESS_PATH="/access")
+        self.assertIn("SWL_ACCESS_PATH: '/access' is for the local verifier only: set SWL_VERIFIER=local", line)
+        self.assertIn("SWL_UID_SOURCE: 'dns:x'", self.listenerRefusal(SWL_UID_SOURCE="dns:x"))
+
+    def test_uidSources(self) -> None:
+        """Three kinds, and none without what it looks for."""
+        for text in ("CN", "uri:", "dns", "email:x"):
+            line = self.listenerRefusal(SWL_VERIFIER="local", SWL_UID_SOURCE=text)
+            self.assertEqual(line, f"SWL_UID_SOURCE: {text!r} is not cn, uri:PREFIX or dns:SUFFIX")
+
+    def test_theScepServers(self) -> None:
+        """Each is read; a CA is for https."""
+        url = {"SWL_SCEP_URL": "HTTPS://scep.example.net/verify"}
+        paths = {"SWL_SCEP_CA_PATH": "/ca", "SWL_SCEP_CERT_PATH": "/c", "SWL_SCEP_KEY_PATH": "/k"}
+        settings = load(ListenerSettings, {}, url | paths)
+        found = (settings.scepCaPath, settings.scepCertPath, settings.scepKeyPath)
+        self.assertEqual(found, (Path("/ca"), Path("/c"), Path("/k")))
+        line = self.listenerRefusal(SWL_SCEP_CA_PATH="/ca")
+        self.assertIn("SWL_SCEP_CA_PATH: '/ca' checks nothing while SWL_SCEP_URL is 'http://127.0.0.1", line)
 
 
 class Rules(SettingsTests):

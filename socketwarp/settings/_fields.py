@@ -67,6 +67,7 @@ class CommonSettings:
 
     :ivar crlPaths: revocation lists (PEM or DER) for the other end's certificates; none: no check of revocation.
     :ivar crlExpired: what an outdated list does: ``refuse`` or ``warn``.
+    :ivar pollSeconds: certificate, key, CA and list files are looked at this often, for changes, seconds.
     :ivar idleTimeout: a session without a packet from the peer ends after this, seconds.
     :ivar keepAlive: a silent session sends a PING after this, seconds.
     :ivar handshakeTimeout: a handshake that takes longer is given up, seconds.
@@ -91,6 +92,9 @@ class CommonSettings:
         "crl-expired",
         "what an outdated revocation list does",
         default="refuse",
+    )
+    pollSeconds: float = setting(
+        SECONDS, "_POLL_SECONDS", "poll-seconds", "changed files are looked for every", default=5.0, unit="seconds"
     )
     idleTimeout: float = setting(
         SECONDS, "_IDLE_SECONDS", "idle-seconds", "a silent session ends after", default=60.0, unit="seconds"

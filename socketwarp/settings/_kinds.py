@@ -66,12 +66,19 @@ def wholeNumber(wants: str, low: int, high: int) -> Kind[int]:
     return Kind(wants, (int,), parse)
 
 
-def _seconds(value: Any) -> float:  # Any: see Kind.parse
+def _duration(value: Any) -> float:  # Any: see Kind.parse
     try:
         number = float(value)
     except (ValueError, OverflowError):
         raise ValueError from None  # Python's own words help nobody who sets a setting
-    if not math.isfinite(number) or number <= 0:
+    if not math.isfinite(number) or number < 0:
+        raise ValueError
+    return number
+
+
+def _seconds(value: Any) -> float:  # Any: see Kind.parse
+    number = _duration(value)
+    if number == 0:
         raise ValueError
     return number
 
@@ -117,6 +124,18 @@ def _truth(value: Any) -> bool:  # Any: see Kind.parse
         raise ValueError from None
 
 
+def _uidSource(value: Any) -> str:  # Any: see Kind.parse
+    kind, _, affix = str(value).partition(":")
+    if str(value) != "cn" and not (kind in ("uri", "dns") and affix):
+        raise ValueError
+    return str(value)
+
+
+def optional(kind: Kind[T]) -> Kind[T | None]:
+    """The same, or `None` for a setting that is left out."""
+    return Kind(kind.wants, kind.native, lambda value: None if value is None else kind.parse(value))
+
+
 def choice(*words: W) -> Kind[W]:
     """One of `words`, which are in lower case, given in any case."""
 
@@ -132,13 +151,17 @@ def choice(*words: W) -> Kind[W]:
 #: 0 means any free port, which only makes sense where somebody can ask for it afterwards (tests).
 PORT = wholeNumber("a port number from 0 to 65535", 0, 65535)
 SECONDS = Kind("a number of seconds greater than 0", (int, float), _seconds)
+SECONDS_OR_NONE = Kind("a number of seconds, 0 or more", (int, float), _duration)
 ADDRESS = Kind("an IP address of this host, such as 127.0.0.1, 0.0.0.0 or ::", (str,), _address)
 HOST = Kind("a host name or IP address, without a port", (str,), _host)
 URL = Kind("a http or https URL", (str,), _url)
 TRUTH = Kind("1 (yes) or 0 (no)", (bool,), _truth)
 #: Absolute, so that a change of the working directory (twistd's --rundir) can't change what is meant.
 PATH = Kind("a path", (str,), _path)
+OPTIONAL_PATH = optional(PATH)
 PATHS = Kind("a list of paths, separated by colons", (str, list), _paths)
+#: Read by `identity.names.uidSource`, which this room may not import.
+UID_SOURCE = Kind("cn, uri:PREFIX or dns:SUFFIX", (str,), _uidSource)
 PORTS = Kind("a list of ports and ranges, such as 8080,18000-18999", (str, list), parsePortRanges)
 TARGETS = Kind(
     "a list of targets, such as 10.0.0.0/8:22, [2001:db8::/32]:443 or *.example.net:8000-8999",

@@ -6,12 +6,25 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Literal
+from urllib.parse import urlsplit
 
 import attrs
 
 from ..errors import ConfigurationError
 from ._fields import CommonSettings, setting
-from ._kinds import ADDRESS, PATH, PORT, PORTS, SECONDS, TRUTH, URL, choice
+from ._kinds import (
+    ADDRESS,
+    OPTIONAL_PATH,
+    PATH,
+    PORT,
+    PORTS,
+    SECONDS,
+    SECONDS_OR_NONE,
+    TRUTH,
+    UID_SOURCE,
+    URL,
+    choice,
+)
 from ._rules import PortRange
 
 _CERTIFICATES = "../Certs_and_Key/test"
@@ -34,7 +47,14 @@ class ListenerSettings(CommonSettings):
         sign connectors.
     :ivar address: the QUIC (UDP) address; ``port``: its port, 0 for any free one.
     :ivar verifier: ``scep`` or ``local``.
+    :ivar scepCaPath: roots of a https SCEP server; `None`: the system's. ``scepCertPath``, ``scepKeyPath``: what we show
+        it of ourselves, both or none.
+    :ivar scepCacheSeconds: the SCEP server isn't asked about a certificate again that it decided about so lately,
+        seconds; at most half of ``recheckSeconds`` counts.
+    :ivar uidSource: where the local verifier finds the uid: ``cn``, ``uri:PREFIX`` or ``dns:SUFFIX``.
+    :ivar accessPath: whom the local verifier allows and denies; `None`: everybody with a certificate.
     :ivar recheckSeconds: a running session's certificate is verified again after this, seconds.
+    :ivar recheckGrace: how long a session goes on while the verifier can't answer, seconds; 0: not at all.
     :ivar allowPorts: entry ports that may be opened; empty: every one.
     :ivar apiUnauthenticated: the API may listen beyond loopback though it asks nobody who they are.
     """
@@ -62,12 +82,51 @@ class ListenerSettings(CommonSettings):
         "SCEP server's verify URL",
         default="http://127.0.0.1:3000/api/cert/verify",
     )
+    scepCaPath: Path | None = setting(
+        OPTIONAL_PATH, "SWL_SCEP_CA_PATH", "scep-ca-path", "roots that sign a https SCEP server (PEM)", default=None
+    )
+    scepCertPath: Path | None = setting(
+        OPTIONAL_PATH, "SWL_SCEP_CERT_PATH", "scep-cert-path", "our certificate for the SCEP server (PEM)", default=None
+    )
+    scepKeyPath: Path | None = setting(
+        OPTIONAL_PATH, "SWL_SCEP_KEY_PATH", "scep-key-path", "its private key (PEM)", default=None
+    )
+    scepCacheSeconds: float = setting(
+        SECONDS_OR_NONE,
+        "SWL_SCEP_CACHE_SECONDS",
+        "scep-cache-seconds",
+        "the SCEP server's decisions are remembered for, at most half of SWL_RECHECK_SECONDS",
+        default=3.0,
+        unit="seconds",
+    )
+    uidSource: str = setting(
+        UID_SOURCE,
+        "SWL_UID_SOURCE",
+        "uid-source",
+        "where the local verifier finds the uid: cn, uri:PREFIX or dns:SUFFIX",
+        default="cn",
+    )
+    accessPath: Path | None = setting(
+        OPTIONAL_PATH,
+        "SWL_ACCESS_PATH",
+        "access-path",
+        "uids and fingerprints that the local verifier allows and denies",
+        default=None,
+    )
     recheckSeconds: float = setting(
         SECONDS,
         "SWL_RECHECK_SECONDS",
         "recheck-seconds",
         "a running session is verified again after",
         default=60.0,
+        unit="seconds",
+    )
+    recheckGrace: float = setting(
+        SECONDS_OR_NONE,
+        "SWL_RECHECK_GRACE_SECONDS",
+        "recheck-grace-seconds",
+        "a running session goes on while the verifier can't answer for",
+        default=900.0,
         unit="seconds",
     )
     stateDir: Path = setting(
@@ -92,6 +151,7 @@ class ListenerSettings(CommonSettings):
 
     def __attrs_post_init__(self) -> None:
         checkApiAccess(self)
+        checkVerifierSettings(self)
 
 
 def checkApiAccess(settings: ListenerSettings) -> None:
@@ -106,3 +166,22 @@ def checkApiAccess(settings: ListenerSettings) -> None:
         f"APIS_ADDRS (--api-address): {settings.apiAddress!r} would let everybody who reaches it open ports, since "
         "the API has no authentication: use 127.0.0.1 (or ::1), or set APIS_ALLOW_UNAUTHENTICATED=1 in a closed network"
     )
+
+
+def checkVerifierSettings(settings: ListenerSettings) -> None:
+    """
+    Refuse what nobody would read, though somebody relies on it.
+
+    :raises errors.ConfigurationError: a setting of the local verifier beside another, or a CA for calls without TLS.
+    """
+    if settings.verifier == "scep":
+        for name, value in (("SWL_ACCESS_PATH", settings.accessPath), ("SWL_UID_SOURCE", settings.uidSource)):
+            if value not in (None, "cn"):
+                raise ConfigurationError(
+                    f"{name}: {str(value)!r} is for the local verifier only: set SWL_VERIFIER=local, or leave it out"
+                )
+    if settings.scepCaPath is not None and urlsplit(settings.scepUrl).scheme != "https":
+        raise ConfigurationError(
+            f"SWL_SCEP_CA_PATH: {str(settings.scepCaPath)!r} checks nothing while SWL_SCEP_URL is {settings.scepUrl!r}: "
+            "use a https URL, or leave it out"
+        )

@@ -69,6 +69,8 @@ def effective(
 
 
 def _readable(value: object) -> str:
+    if value is None:
+        return ""
     return ",".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
 
 
