@@ -333,3 +333,47 @@ class EnrolmentFault(SocketwarpError):
     status = 503
     streamCode = Code.VERIFIER_FAULT
     exitCode = EX_UNAVAILABLE
+
+
+class UidTaken(SocketwarpError):
+    """
+    Another connector has this uid, and keeps it: the newcomer was superseded by it before, or the two take the uid from
+    each other again and again.
+
+    :ivar retryAfter: seconds after which another attempt makes sense.
+    """
+
+    code = "superseded"
+    status = 503
+    streamCode = Code.SUPERSEDED
+    exitCode = EX_UNAVAILABLE
+
+    def __init__(self, text: str, retryAfter: float) -> None:
+        super().__init__(text)
+        self.retryAfter = retryAfter
+
+
+class HelloMissing(SocketwarpError):
+    """A connector that speaks ``socketwarp/1`` didn't introduce itself in time."""
+
+    code = "no-hello"
+    status = 504
+    streamCode = Code.TIMED_OUT
+
+
+class SessionRefused(SessionLost):
+    """
+    The listener didn't admit us, and said why on the control stream.
+
+    :ivar reason: an error's code, as the listener gave it.
+    :ivar retryAfter: seconds after which another attempt makes sense; `None`: not with this certificate.
+    """
+
+    code = "session-refused"
+    status = 403
+    exitCode = EX_NOPERM
+
+    def __init__(self, text: str, reason: str, retryAfter: float | None) -> None:
+        super().__init__(text, fromPeer=True)
+        self.reason = reason
+        self.retryAfter = retryAfter

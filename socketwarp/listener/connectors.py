@@ -1,47 +1,64 @@
 """
-Who is connected: uid to session.
+Who is connected: sessions are admitted, carry visitors, give way and end.
 
-A session is admitted when the verifier has named its uid, and by nothing else. Of two sessions with one uid the later
-one wins, once it is verified: the older is closed with a reason, and open ports follow, because they ask `Connectors`
-for each visitor anew.
+A session is admitted when the verifier has named its uid, and by nothing else; `roster` decides what becomes of others
+with the same uid. Open ports follow at once, because they ask `Connectors` for each visitor anew.
 """
 
 from collections.abc import Iterator
-from functools import partial
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from ..errors import CertificateRejected, Code, LimitReached, NoSuchSession, SessionLost, SocketwarpError, VerifierFault
+from ..errors import (
+    CertificateRejected,
+    Code,
+    LimitReached,
+    NoSuchSession,
+    SessionLost,
+    SocketwarpError,
+    UidTaken,
+    VerifierFault,
+    VerifierRefused,
+)
 from ..interfaces import Address, Identity, ISession, IVerifier
+from ..wire.messages import PING, YIELDS, Goaway, Hello, Message, Refused, Welcome
 from .events import Events, showAddress
+from .greeting import Channel
 from .recheck import Recheck, RecheckPolicy
+from .roster import Connector, Roster, Verdict
+from .waiting import WaitingRoom
 
-#: Sessions that may wait for the verifier's answer at one time. After an outage all connectors come back together;
-#: 500 at once are expected, and the verifier answers within 5 s.
+#: Sessions that may be unverified at one time. After an outage all connectors come back together; 500 at once are
+#: expected, and the verifier answers within 5 s.
 VERIFYING_LIMIT = 1024
-#: Verified sessions at one time: one for each uid.
-SESSION_LIMIT = 10_000
-#: Visitors, over all uids, that may wait for a connector to come back.
-WAITING_LIMIT = 4096
+#: Seconds that a connector has to hear why its session ends, and to end it itself, before we do.
+FAREWELL_SECONDS = 0.5
+#: Seconds after which a connector may ask again that was refused for a reason that passes.
+RETRY_SECONDS = 5.0
+#: Seconds that the streams of a session may take to finish after its connector has renewed itself: a day. Its
+#: certificate is checked all the time, and ends it as well.
+RENEWED_SECONDS = 86400.0
 
 
-@attrs.frozen(eq=False)
-class Connector:
+@attrs.frozen
+class Terms:
     """
-    A verified session.
+    On what terms connectors are here.
 
-    :ivar identity: whose it is.
-    :ivar session: what carries its visitors.
-    :ivar since: when it was admitted, in the clock's seconds.
+    :ivar keepAlive: seconds between two signs of life; ``idle``: without any, after which a session counts as lost.
+    :ivar sharedUids: uids that several connectors may have at a time.
     """
 
-    identity: Identity
-    session: ISession
-    since: float
+    keepAlive: float = 50.0
+    idle: float = 60.0
+    sharedUids: frozenset[str] = frozenset()
+
+    def areShared(self, identity: Identity) -> bool:
+        """Whether others may have the uid as well: by our settings, or because the verifier says so."""
+        return identity.uid in self.sharedUids or identity.attributes.get("shared") is True
 
 
 @attrs.define(eq=False)
@@ -52,71 +69,88 @@ class Connectors:
     _verifier: IVerifier
     _events: Events
     _policy: RecheckPolicy = attrs.field(factory=RecheckPolicy)
+    _terms: Terms = attrs.field(factory=Terms)
+    _sessions: dict[ISession, Channel] = attrs.field(factory=dict, init=False)
     _verifying: set[ISession] = attrs.field(factory=set, init=False)
-    _byUid: dict[str, Connector] = attrs.field(factory=dict, init=False)
-    _waiting: dict[str, dict[Deferred[ISession], None]] = attrs.field(factory=dict, init=False)
-    _waitingCount: int = attrs.field(default=0, init=False)
+    _roster: Roster = attrs.field(factory=Roster, init=False)
+    _waiting: WaitingRoom = attrs.field(factory=WaitingRoom, init=False)
     _stopping: str | None = attrs.field(default=None, init=False)
 
     _log = Logger()
 
     def __iter__(self) -> Iterator[Connector]:
         """The verified sessions of this moment."""
-        return iter(tuple(self._byUid.values()))
+        return iter(tuple(self._roster))
 
-    def current(self, uid: str) -> ISession:
+    def current(self, uid: str) -> Connector:
         """
-        The session that carries new visitors of a uid.
+        The connector that gets the next visitor of a uid.
 
         :raises errors.NoSuchSession: when there is none.
         """
-        connector = self._byUid.get(uid)
-        if connector is None or not connector.session.isOpen:
+        connector = self._roster.choose(uid)
+        if connector is None:
             raise NoSuchSession
-        return connector.session
+        return connector
 
-    def whenConnected(self, uid: str) -> Deferred[ISession]:
+    def whenConnected(self, uid: str) -> Deferred[Connector]:
         """
-        Fires with the uid's session as soon as there is one; waits without end, so put a time-out on it.
+        Fires with a connector of the uid as soon as there is one; waits without end, so put a time-out on it.
 
         Fails with `errors.LimitReached` when too many wait already.
         """
-        try:
-            return succeed(self.current(uid))
-        except NoSuchSession:
-            return self._wait(uid)
+        connector = self._roster.choose(uid)
+        return self._waiting.wait(uid) if connector is None else succeed(connector)
 
-    def _wait(self, uid: str) -> Deferred[ISession]:
-        if self._waitingCount >= WAITING_LIMIT:
-            return fail(LimitReached(f"{WAITING_LIMIT} visitors wait for their connectors already"))
-        d: Deferred[ISession] = Deferred(partial(self._giveUp, uid))
-        # A dictionary is a set that remembers the order: who came first is served first.
-        self._waiting.setdefault(uid, {})[d] = None
-        self._waitingCount += 1
-        return d
+    def left(self, connector: Connector) -> None:
+        """A visitor has gone that the connector carried (`Connector.visitors`): perhaps the last one of a session."""
+        connector.visitors -= 1
+        if connector.isLeaving and not connector.visitors and connector.session.isOpen:
+            self._closeEmpty(connector)
 
-    def _giveUp(self, uid: str, d: Deferred[ISession]) -> None:
-        waiting = self._waiting[uid]
-        del waiting[d]
-        self._waitingCount -= 1
-        if not waiting:
-            del self._waiting[uid]
+    # -- coming
 
     def admit(self, session: ISession) -> None:
-        """Take a new session: ask the verifier whose it is, then carry visitors by it, or close it and say why."""
+        """
+        Take a new session: hear its hello, ask the verifier whose it is, then carry visitors by it, or close it and say
+        why.
+        """
         if self._stopping is not None:
             session.close(Code.SHUTDOWN, self._stopping)
             return
-        if len(self._verifying) >= VERIFYING_LIMIT or len(self._byUid) >= SESSION_LIMIT:
+        channel = Channel(session)
+        self._sessions[session] = channel
+        session.whenClosed().addCallback(lambda _: self._sessions.pop(session, None))
+        if len(self._verifying) >= VERIFYING_LIMIT:
             self._refuse(session, LimitReached("too many connectors at this moment: try again later"))
             return
         self._verifying.add(session)
-        asked = maybeDeferred(self._verifier.verify, session.peerLeaf)
-        asked.addCallbacks(partial(self._verified, session), partial(self._unverified, session))
-        asked.addErrback(partial(self._broken, session))
-        asked.addBoth(lambda _: self._verifying.discard(session))
+        admission = Deferred.fromCoroutine(self._admit(session, channel))
+        admission.addBoth(lambda _: self._verifying.discard(session))
         # A session that dies meanwhile takes its question with it.
-        session.whenClosed().addCallback(lambda _: asked.cancel())
+        session.whenClosed().addCallback(lambda _: admission.cancel())
+
+    async def _admit(self, session: ISession, channel: Channel) -> None:
+        try:
+            await channel.open(self._clock)
+            identity = await self._ask(session)
+            if session.isOpen:
+                self._admitted(session, channel, identity)
+        except SocketwarpError as error:
+            if session.isOpen:  # else it died meanwhile, and its question was taken back
+                self._refuse(session, error)
+        except Exception:
+            self._log.failure("admission failed")
+            session.close(Code.INTERNAL, "a fault of the listener; its log says more")
+
+    async def _ask(self, session: ISession) -> Identity:
+        try:
+            return await maybeDeferred(self._verifier.verify, session.peerLeaf)
+        except SocketwarpError:
+            raise
+        except Exception:
+            self._log.failure("the verifier failed")
+            raise VerifierFault("the verifier failed; the listener's log says how") from None
 
     def turnedAway(self, sessionId: str, address: Address, error: SessionLost) -> None:
         """TLS made no session of a connection, because one end didn't accept the other: say so."""
@@ -130,19 +164,6 @@ class Connectors:
             reason=f"{who}: {error}",
         )
 
-    def _unverified(self, session: ISession, failure: Failure) -> None:
-        if not session.isOpen:
-            return  # it died meanwhile, and its question was taken back
-        error = failure.value
-        if not isinstance(error, SocketwarpError):
-            self._log.failure("the verifier failed", failure)
-            error = VerifierFault("the verifier failed; the listener's log says how")
-        self._refuse(session, error)
-
-    def _broken(self, session: ISession, failure: Failure) -> None:
-        self._log.failure("admission failed", failure)
-        session.close(Code.INTERNAL, "a fault of the listener; its log says more")
-
     def _refuse(self, session: ISession, error: SocketwarpError) -> None:
         self._events.emit(
             "connector.refused",
@@ -152,16 +173,17 @@ class Connectors:
             code=error.code,
             reason=str(error),
         )
-        session.close(error.streamCode, str(error))
+        self._farewell(session, Refused(error.code, str(error), _retryAfter(error)), error.streamCode, str(error))
 
-    def _verified(self, session: ISession, identity: Identity) -> None:
-        if not session.isOpen:
-            return
-        connector = Connector(identity, session, self._clock.seconds())
-        older = self._byUid.get(identity.uid)
-        self._byUid[identity.uid] = connector
-        if older is not None:
-            self._supersede(older, session)
+    def _admitted(self, session: ISession, channel: Channel, identity: Identity) -> None:
+        now = self._clock.seconds()
+        hello = channel.hello
+        connector = Connector(identity, session, now)
+        if hello is not None:
+            connector.instance, connector.yields = hello.instance, YIELDS in hello.features
+        verdict = self._roster.join(connector, self._terms.areShared(identity), now)
+        self._welcome(connector, channel)
+        self._heed(verdict, connector)
         self._events.emit(
             "connector.connected",
             uid=identity.uid,
@@ -169,50 +191,132 @@ class Connectors:
             address=showAddress(session.peerAddress),
             protocol=session.protocol,
             carrier=session.carrier,
+            software=_software(hello),
         )
         recheck = Recheck(self._clock, self._verifier, self._events, self._policy, identity, session)
         recheck.start()
-        session.whenClosed().addCallback(partial(self._lost, connector, recheck))
-        self._serve(identity.uid, session)
+        session.whenClosed().addCallback(self._lost, connector, recheck)
+        self._waiting.serve(connector)
 
-    def _supersede(self, older: Connector, newcomer: ISession) -> None:
-        uid = older.identity.uid
+    def _welcome(self, connector: Connector, channel: Channel) -> None:
+        channel.wentAway = lambda goaway: self._wentAway(connector, goaway)
+        identity = connector.identity
+        welcome = Welcome(
+            identity.uid,
+            connector.session.sessionId,
+            self._terms.keepAlive,
+            self._terms.idle,
+            (PING,),
+            int(identity.notAfter.timestamp()),
+        )
+        channel.say(welcome)
+
+    # -- going
+
+    def _heed(self, verdict: Verdict, newcomer: Connector) -> None:
+        for older in verdict.renewed:
+            self._tell("connector.renewed", older, newcomer)
+            self._dismiss(older, "renewed", RENEWED_SECONDS, "the connector has a newer session", Code.NO_ERROR)
+        for older in verdict.superseded:
+            self._tell("connector.superseded", older, newcomer)
+            text = (
+                f"another connector with the uid {older.uid} connected from "
+                f"{showAddress(newcomer.session.peerAddress)} and took over"
+            )
+            self._farewell(older.session, Goaway(UidTaken.code, 0.0, text), Code.SUPERSEDED, text)
+        for older in self._roster.surplus(newcomer.uid):
+            older.session.close(Code.LIMIT, "the connector has renewed itself too often since")
+
+    def _tell(self, event: str, older: Connector, newcomer: Connector) -> None:
         self._events.emit(
-            "connector.superseded",
-            uid=uid,
+            event,
+            uid=older.uid,
             session=older.session.sessionId,
-            newcomer=newcomer.sessionId,
-            address=showAddress(newcomer.peerAddress),
-        )
-        older.session.close(
-            Code.SUPERSEDED,
-            f"another connector with the uid {uid} connected from {showAddress(newcomer.peerAddress)} and took over",
+            newcomer=newcomer.session.sessionId,
+            address=showAddress(newcomer.session.peerAddress),
         )
 
-    def _serve(self, uid: str, session: ISession) -> None:
-        waiting = self._waiting.pop(uid, {})
-        self._waitingCount -= len(waiting)
-        for d in waiting:
-            d.callback(session)
+    def _wentAway(self, connector: Connector, goaway: Goaway) -> None:
+        """The connector wants no more visitors."""
+        if not connector.isLeaving:
+            self._events.emit(
+                "connector.leaving",
+                uid=connector.uid,
+                session=connector.session.sessionId,
+                reason=goaway.reason,
+                visitors=connector.visitors,
+            )
+            self._retire(connector, goaway.seconds, goaway.text or goaway.reason, Code.NO_ERROR)
 
-    def _lost(self, connector: Connector, recheck: Recheck, reason: SessionLost) -> None:
+    def _dismiss(self, connector: Connector, reason: str, seconds: float, text: str, code: Code) -> None:
+        """No more visitors for a connector; those who are there may finish."""
+        self._sessions[connector.session].say(Goaway(reason, seconds, text))
+        self._retire(connector, seconds, text, code)
+
+    def _retire(self, connector: Connector, seconds: float, text: str, code: Code) -> None:
+        self._roster.retire(connector)
+        connector.farewell = (code, text)
+        session = connector.session
+        end = self._clock.callLater(seconds, session.close, code, f"{text}, and {seconds:g} s are over")
+        session.whenClosed().addCallback(lambda _: end.cancel() if end.active() else None)
+        if not connector.visitors:
+            self._closeEmpty(connector)
+
+    def _closeEmpty(self, connector: Connector) -> None:
+        """A leaving session without visitors: the connector has its say first, if it hears us."""
+        code, text = connector.farewell
+        self._closeSoon(connector.session, code, text)
+
+    def _farewell(self, session: ISession, message: Message, code: Code, text: str) -> None:
+        """The last word to a connector, and the end of its session, by itself or soon by us."""
+        self._sessions[session].say(message)
+        self._closeSoon(session, code, text)
+
+    def _closeSoon(self, session: ISession, code: Code, text: str) -> None:
+        if not self._sessions[session].isThere:
+            session.close(code, text)
+            return
+        end = self._clock.callLater(FAREWELL_SECONDS, session.close, code, text)
+        session.whenClosed().addCallback(lambda _: end.cancel() if end.active() else None)
+
+    def _lost(self, reason: SessionLost, connector: Connector, recheck: Recheck) -> None:
         recheck.stop()
-        uid = connector.identity.uid
-        if self._byUid.get(uid) is connector:
-            del self._byUid[uid]
+        self._roster.leave(connector)
         self._events.emit(
             "connector.lost",
-            uid=uid,
+            uid=connector.uid,
             session=connector.session.sessionId,
             seconds=round(self._clock.seconds() - connector.since, 3),
             reason=str(reason),
         )
 
+    def drain(self, reason: str, seconds: float) -> None:
+        """Take no more sessions; those that are here get no more visitors, and end when theirs have gone."""
+        self._stopping = reason
+        for connector in self:
+            if not connector.isLeaving:
+                self._dismiss(connector, "shutdown", seconds, reason, Code.SHUTDOWN)
+
     def closeAll(self, reason: str) -> Deferred[None]:
         """End every session, those not verified yet included, and take no more; fires once all are gone."""
         self._stopping = reason
-        sessions = [*self._verifying, *(connector.session for connector in self)]
+        sessions = list(self._sessions)
         gone = [session.whenClosed() for session in sessions]
         for session in sessions:
             session.close(Code.SHUTDOWN, reason)
         return DeferredList(gone).addCallback(lambda _: None)
+
+
+def _software(hello: Hello | None) -> str | None:
+    return None if hello is None else f"{hello.software}/{hello.version}"
+
+
+def _retryAfter(error: SocketwarpError) -> float | None:
+    """When another attempt makes sense, seconds; `None`: not with this certificate."""
+    match error:
+        case VerifierRefused():
+            return None
+        case UidTaken():
+            return error.retryAfter
+        case _:
+            return RETRY_SECONDS

@@ -27,6 +27,11 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
         LogLevel.warn,
         "connector {uid}: session {session} gives way to {newcomer} from {address}",
     ),
+    "connector.renewed": (LogLevel.info, "connector {uid}: session {newcomer} from {address} follows {session}"),
+    "connector.leaving": (
+        LogLevel.info,
+        "connector {uid}: session {session} takes no more visitors ({reason}); {visitors} are there",
+    ),
     "connector.unverified": (LogLevel.warn, "connector {uid} keeps running unverified for {seconds} s: {reason}"),
     "connector.lost": (LogLevel.info, "connector {uid} lost after {seconds} s: {reason} ({session})"),
     "port.opened": (LogLevel.info, "port {port} opened for {uid} to {target}"),

@@ -64,7 +64,7 @@ def makeListener(
         reactor, _makeVerifier(settings, credentials, reactor), events, RecheckPolicy(settings.recheckSeconds)
     )
     quic = QuicServer(
-        reactor, credentials.current, _protocols(), _transport(settings), connectors.admit, connectors.turnedAway
+        reactor, credentials.current, list(DIALECTS), _transport(settings), connectors.admit, connectors.turnedAway
     )
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))

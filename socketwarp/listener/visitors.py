@@ -6,21 +6,26 @@ a stream, then the bridge carries it. What goes wrong on the way ends it with a 
 """
 
 from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
 
 import attrs
+from twisted.internet.address import IPv4Address as IPv4Tcp
+from twisted.internet.address import IPv6Address as IPv6Tcp
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime, ITransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..bridge import Bridge, Totals
-from ..errors import ConnectorAway, LimitReached, SocketwarpError
+from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
 from ..interfaces import Address, ISession, IStream
-from ..wire.dialect import DIALECTS, Dialect
+from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
+from ..wire.proxy import formatProxyHeader
 from .connectors import Connectors
 from .events import Events, Field, showAddress
-from .store import PortSpec
+from .roster import Connector
+from .wishes import PortSpec
 
 
 @attrs.frozen
@@ -31,12 +36,35 @@ class Limits:
     :ivar total: visitors at a time, of all ports together; ``perPort``: of each port.
     :ivar parkSeconds: how long a visitor waits for its connector to come back.
     :ivar openSeconds: how long it waits for a stream when the connector's stream limit is reached.
+    :ivar answerSeconds: how long for the connector to say that it has dialled; longer than a connector may well take.
     """
 
     total: int = 50_000
     perPort: int = 20_000
     parkSeconds: float = 5.0
     openSeconds: float = 10.0
+    answerSeconds: float = 60.0
+
+
+def plainAddress(address: IAddress | None) -> Address:
+    """A TCP address as `interfaces` wants it: an IPv4 visitor of a dual-stack socket is an IPv4 visitor."""
+    assert isinstance(address, IPv4Tcp | IPv6Tcp)
+    host = ip_address(address.host)
+    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
+    return str(mapped or host), address.port
+
+
+class _VisitorBridge(Bridge):
+    """A bridge whose TCP side has been accepted, though Twisted hasn't shown it yet."""
+
+    def __init__(self, clock: IReactorTime, idle: float | None) -> None:
+        super().__init__(clock, idle)
+        self.arrived: Deferred[Address] = Deferred()
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """The connection is there; `arrived` fires with the address that the visitor connected to."""
+        super().makeConnection(transport)
+        self.arrived.callback(plainAddress(transport.getHost()))
 
 
 @attrs.define(eq=False)
@@ -58,6 +86,7 @@ class Visitor:
     _limits: Limits
     _since: float = attrs.field(init=False)
     _coming: Deferred[None] | None = attrs.field(default=None, init=False)
+    _connector: Connector | None = attrs.field(default=None, init=False)
     _joined: bool = attrs.field(default=False, init=False)
     bridge: Bridge = attrs.field(init=False)
     ended: Deferred[None] = attrs.field(init=False)
@@ -71,14 +100,17 @@ class Visitor:
 
     def carry(self) -> None:
         """Find the session, open a stream, join it to the visitor."""
-        self._coming = self._findSession().addCallback(self._open).addErrback(self._failed)
+        self._coming = self._findConnector().addCallback(self._open).addErrback(self._failed)
 
-    def _findSession(self) -> Deferred[ISession]:
+    def _findConnector(self) -> Deferred[Connector]:
         seconds = self._limits.parkSeconds
         away = ConnectorAway(f"no connector of {self.spec.uid} came within {seconds:g} s")
         return self._connectors.whenConnected(self.spec.uid).addTimeout(seconds, self._clock, _inTime(away))
 
-    def _open(self, session: ISession) -> Deferred[None]:
+    def _open(self, connector: Connector) -> Deferred[None]:
+        self._connector = connector
+        connector.visitors += 1
+        session = connector.session
         seconds = self._limits.openSeconds
         full = LimitReached(f"the connector of {self.spec.uid} took no further stream within {seconds:g} s")
         # Whatever is wrong with the wish shows before there is a stream to be ended.
@@ -88,10 +120,17 @@ class Visitor:
         return opened.addCallback(self._join, session, dialect, preamble)
 
     def _join(self, stream: IStream, session: ISession, dialect: Dialect, preamble: bytes) -> Deferred[None]:
-        self._joined = True
-        self._events.emit("visitor.connected", session=session.sessionId, **self._who())
         stream.write(preamble)
-        return self.bridge.join(stream, dialect.answerParser()).addCallback(lambda _: None)
+        seconds = self._limits.answerSeconds
+        late = TargetTimedOut(f"the connector of {self.spec.uid} didn't say within {seconds:g} s whether it dialled")
+        answered = self.bridge.join(stream, dialect.answerParser()).addTimeout(seconds, self._clock, _inTime(late))
+        return answered.addCallback(self._connected, session)
+
+    def _connected(self, dialled: Dialled, session: ISession) -> None:
+        self._joined = True
+        self._events.emit(
+            "visitor.connected", session=session.sessionId, dialled=dialled.address or None, **self._who()
+        )
 
     def _preamble(self) -> Preamble:
         return Preamble(self.connectionId, self.spec.dialHost, self.spec.targetPort, self.address, self.spec.port)
@@ -113,6 +152,8 @@ class Visitor:
         # A visitor that goes away gives up what it waits for.
         if self._coming is not None:
             self._coming.cancel()
+        if self._connector is not None:
+            self._connectors.left(self._connector)
         if not self._joined:
             self._events.emit("visitor.refused", code=totals.ending, reason=str(totals.error), **self._who())
             return

@@ -24,6 +24,12 @@ SECONDS_LIMIT = 366 * 86400.0
 STREAM_LIMIT = 1_000_000
 #: The last second of the year 9999.
 TIME_LIMIT = 253402300799
+#: The largest number of a ping.
+NUMBER_LIMIT = 2**53 - 1
+#: A feature: pings are answered.
+PING = "ping"
+#: A feature of a connector that another one has superseded: it doesn't take a uid away from anybody.
+YIELDS = "yields"
 _LENGTH = Struct("!I")
 
 
@@ -95,7 +101,29 @@ class Goaway:
     text: str = attrs.field(default="", converter=clean)
 
 
-Message = Hello | Welcome | Refused | Goaway
+@attrs.frozen
+class Ping:
+    """
+    Are you there? Only to one whose features name `PING`.
+
+    :ivar number: comes back with the answer.
+    """
+
+    number: int
+
+
+@attrs.frozen
+class Pong:
+    """
+    The answer to a `Ping`.
+
+    :ivar number: the ping's.
+    """
+
+    number: int
+
+
+Message = Hello | Welcome | Refused | Goaway | Ping | Pong
 
 
 def _hello(document: Document) -> Hello:
@@ -133,6 +161,8 @@ _READERS: dict[str, Callable[[Document], Message]] = {
     "welcome": _welcome,
     "refused": _refused,
     "goaway": _goaway,
+    "ping": lambda document: Ping(document.integer("number", 0, NUMBER_LIMIT)),
+    "pong": lambda document: Pong(document.integer("number", 0, NUMBER_LIMIT)),
 }
 
 

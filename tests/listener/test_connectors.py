@@ -5,7 +5,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, LimitReached, NoSuchSession, SessionLost, VerifierFault, VerifierRefused
-from socketwarp.listener import connectors
+from socketwarp.listener import connectors, waiting
 from tests.listener.rig import Rig, failureOf
 
 
@@ -21,7 +21,7 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_aVerifiedSessionCarriesItsUid(self) -> None:
         session = self.rig.connected("uid-1")
-        self.assertIs(session, self.rig.connectors.current("uid-1"))
+        self.assertIs(session, self.rig.connectors.current("uid-1").session)
         self.assertEqual(["uid-1"], [connector.identity.uid for connector in self.rig.connectors])
         (told,) = self.rig.told("connector.connected")
         self.assertEqual(("uid-1", "session-1", "192.0.2.1:40000"), (told["uid"], told["session"], told["address"]))
@@ -136,9 +136,9 @@ class TakeoverTests(SynchronousTestCase):
     def test_theNewcomerWinsOnceVerified(self) -> None:
         newcomer = self.rig.session("newcomer")
         self.rig.connectors.admit(newcomer)
-        self.assertIs(self.older, self.rig.connectors.current("uid-1"))
+        self.assertIs(self.older, self.rig.connectors.current("uid-1").session)
         self.rig.verifier.answer("uid-1")
-        self.assertIs(newcomer, self.rig.connectors.current("uid-1"))
+        self.assertIs(newcomer, self.rig.connectors.current("uid-1").session)
         assert self.older.closedWith is not None
         self.assertEqual(Code.SUPERSEDED, self.older.closedWith[0])
         self.assertIn("took over", self.older.closedWith[1])
@@ -147,13 +147,13 @@ class TakeoverTests(SynchronousTestCase):
     def test_theOlderOnesEndDoesNotTakeTheNewcomerAlong(self) -> None:
         newcomer = self.rig.connected("uid-1", "newcomer")
         self.rig.settle()
-        self.assertIs(newcomer, self.rig.connectors.current("uid-1"))
+        self.assertIs(newcomer, self.rig.connectors.current("uid-1").session)
         self.assertEqual(["older"], [told["session"] for told in self.rig.told("connector.lost")])
 
     def test_aNewcomerThatIsRefusedChangesNothing(self) -> None:
         self.rig.connectors.admit(self.rig.session("newcomer"))
         self.rig.verifier.fail(VerifierRefused("revoked"))
-        self.assertIs(self.older, self.rig.connectors.current("uid-1"))
+        self.assertIs(self.older, self.rig.connectors.current("uid-1").session)
         self.assertIsNone(self.older.closedWith)
 
     def test_anotherUidIsNobodysNewcomer(self) -> None:
@@ -169,18 +169,18 @@ class WaitingTests(SynchronousTestCase):
 
     def test_aConnectorThatIsThereIsGivenAtOnce(self) -> None:
         session = self.rig.connected()
-        self.assertIs(session, self.successResultOf(self.rig.connectors.whenConnected("uid-1")))
+        self.assertIs(session, self.successResultOf(self.rig.connectors.whenConnected("uid-1")).session)
 
     def test_allWhoWaitGetTheConnectorThatComes(self) -> None:
         first, second = (self.rig.connectors.whenConnected("uid-1") for _ in range(2))
         other = self.rig.connectors.whenConnected("uid-2")
         session = self.rig.connected("uid-1")
-        self.assertIs(session, self.successResultOf(first))
-        self.assertIs(session, self.successResultOf(second))
+        self.assertIs(session, self.successResultOf(first).session)
+        self.assertIs(session, self.successResultOf(second).session)
         self.assertNoResult(other)
 
     def test_whoGivesUpMakesRoomForOthers(self) -> None:
-        self.patch(connectors, "WAITING_LIMIT", 2)
+        self.patch(waiting, "WAITING_LIMIT", 2)
         first, second = (self.rig.connectors.whenConnected("uid-1") for _ in range(2))
         self.assertIsInstance(failureOf(self.rig.connectors.whenConnected("uid-1")), LimitReached)
         first.addErrback(lambda _: None).cancel()
