@@ -24,7 +24,7 @@ debian = { $(1); } >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy
 ifeq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),)
 .PHONY: $(STAMP)
 endif
-.PHONY: help demo test check format bench bench-smoke torture docs dist lock clean
+.PHONY: help demo test check format bench bench-smoke bench-tools torture docs dist lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -56,10 +56,14 @@ format: $(STAMP) ## let the formatter and the linter repair what they can
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: $(STAMP) ## measure; results in benchmarks/results
+# Only the programs are needed, on ports of their own; what Debian may start at once can be stopped.
+bench-tools:
+	@$(call debian,PATH="$$PATH:/usr/sbin:/sbin" which openssl sshd ip tc nginx wrk,openssl openssh-server iproute2 nginx wrk)
+
+bench: $(STAMP) bench-tools ## measure beside ssh -R and others; results in benchmarks/results
 	$(BIN)/python -m benchmarks
 
-bench-smoke: $(STAMP) ## run each part of the benchmark for a moment
+bench-smoke: $(STAMP) bench-tools ## run each part of the benchmark for a moment
 	$(BIN)/python -m benchmarks --smoke
 
 torture: $(STAMP) ## the long fault tests

@@ -39,6 +39,7 @@ FIGURES = (
     Figure("idle.in", "one stream in, beside idle ones", "MB/s", 1e-6, "higher"),
     Figure("idle.out", "one stream out, beside idle ones", "MB/s", 1e-6, "higher"),
     Figure("idle.memory", "memory of an idle connection", "kB", 1e-3, "lower"),
+    Figure("rest", "memory at rest", "MB", 1e-6, "lower"),
     Figure("start", "start-up, to the first byte", "s", 1, "lower"),
 )
 
@@ -107,6 +108,7 @@ GOALS = (
     *(Goal("loopback", f"keystroke.{way}", "lower", 5e-3) for way in ("in", "out")),
     *(Goal("loopback", f"idle.{way}", "higher", 0.9, ("socketwarp", f"stream.{way}")) for way in ("in", "out")),
     Goal("loopback", "idle.memory", "lower", 20e3),
+    Goal("loopback", "rest", "lower", 120e6),
     *(Goal("shaped", f"stream.{way}", "higher", _LINK) for way in ("in", "out")),
     *(Goal("lossy", f"stream.{way}", "higher", 3.0, ("aioquic", None)) for way in ("in", "out")),
 )

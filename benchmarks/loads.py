@@ -168,8 +168,11 @@ def connections(address: Address, seconds: float) -> float:
 @contextlib.contextmanager
 def idle(address: Address, count: int) -> Iterator[None]:
     """So many connections that have seen one byte there and back, and then nothing."""
+    deadline = time.monotonic() + PATIENCE
     with contextlib.ExitStack() as stack:
         for number in range(count):
+            if time.monotonic() > deadline:
+                raise Failed(f"only {number} of {count} connections at a time within {PATIENCE:.0f} s")
             sock = stack.enter_context(visit(address, b"E"))
             sock.sendall(b"i")
             try:

@@ -138,7 +138,7 @@ def notes(results: Results) -> list[str]:
     return said
 
 
-def show(every: Sequence[Results], console: Console) -> None:
+def show(every: Sequence[Results], console: Console, withGoals: bool) -> None:
     """The tables on the terminal."""
 
     def table(title: str, head: list[str], body: list[list[str]], right: Callable[[int], bool]) -> None:
@@ -153,7 +153,7 @@ def show(every: Sequence[Results], console: Console) -> None:
         table(results.title, *rows(results), lambda number: number > 1)
         for note in notes(results):
             console.print(note, markup=False, highlight=False)
-    if goals := goalRows(every):
+    if withGoals and (goals := goalRows(every)):
         table("Goals", GOAL_HEAD, goals, lambda number: number == 3)
 
 

@@ -41,7 +41,7 @@ class Bench:
 
     @contextlib.contextmanager
     def start(self, kind: Kind) -> Iterator[tuple[Subject, Figures]]:
-        """A tunnel that has carried its first byte, and the seconds until then."""
+        """A tunnel that has carried its first byte; the seconds until then, and the bytes of memory that it holds."""
         begun = perf_counter()
         stage = Stage(self.site, self.kit, self.targets, Path(tempfile.mkdtemp(prefix=kind.name, dir=self.directory)))
         with running(kind, stage) as entries:
@@ -51,9 +51,10 @@ class Bench:
                 return loads.knock(entries["main"])
 
             until(knock, f"the first byte through {kind.name}")
-            figures = {"start": perf_counter() - begun} if stage.processes else {}
+            subject = Subject(stage, entries, self.effort)
+            figures = {"start": perf_counter() - begun, "rest": subject.memory()} if stage.processes else {}
             loads.verify(entries["main"], self.effort.payload)
-            yield Subject(stage, entries, self.effort), figures
+            yield subject, figures
 
     def take(self, measure: Measure, kind: Kind, subject: Subject) -> Figures:
         """The figures of one measure in one round."""

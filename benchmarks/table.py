@@ -6,7 +6,7 @@ from benchmarks import others, tunnels
 from benchmarks.stage import Kind
 
 DIRECT = Kind("direct", "direct TCP", tunnels.direct)
-SSH = Kind("ssh", "ssh -R", tunnels.ssh, ("/usr/sbin/sshd", "ssh"))
+SSH = Kind("ssh", "ssh -R", tunnels.ssh, ("sshd", "ssh"))
 SOCKETWARP = Kind("socketwarp", "socketwarp", tunnels.socketwarp, udp=True)
 AIOQUIC = Kind("aioquic", "plain aioquic", others.plainAioquic, udp=True, networks=("lossy",))
 TUNNELS = (

@@ -7,6 +7,7 @@ need not wait: visitors knock until the first byte comes back.
 
 import http.client
 import json
+import shutil
 import socket
 import sys
 from functools import partial
@@ -32,7 +33,7 @@ def ssh(stage: Stage) -> dict[str, Address]:
         f"Port {port}\nHostKey {stage.kit.path('host')}\nAuthorizedKeysFile {stage.kit.path('user.pub')}\n"
         "PidFile none\nUsePAM no\nStrictModes no\nUseDNS no\nPasswordAuthentication no\n",
     )
-    stage.public("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", configuration)
+    stage.public("sshd", shutil.which("sshd") or "sshd", "-D", "-e", "-f", configuration)
     until(lambda: _listens(stage, stage.site.publicHost, port), "sshd")
     options = "-F none -N -T -o ExitOnForwardFailure=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
     forwards = [
