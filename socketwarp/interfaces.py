@@ -57,7 +57,18 @@ class IVerifier(Interface):
 
         The answer comes within the verifier's own deadline (5 s), as an `Identity`, or as a failure:
         `errors.VerifierRefused` for a decision against the certificate, `errors.VerifierFault` for anything else.
+        Cancelling gives the question up: no call goes on for it, and it fails with `errors.VerifierFault`.
         """
+
+    def stop() -> None:
+        """Give up what is under way: it fails with `errors.VerifierFault`. Nobody will ask again."""
+
+
+class IReloadable(Interface):
+    """An end whose files may change while it runs."""
+
+    def reload() -> None:
+        """Look at the files now (SIGHUP): changed ones are used from now on, broken ones change nothing."""
 
 
 class ICredentials(Interface):

@@ -1,5 +1,5 @@
 """
-What an end needs of its process: options, exit statuses, the log's level, SIGTERM. The taps build on it.
+What an end needs of its process: options, exit statuses, the log's level, SIGTERM and SIGHUP. The taps build on it.
 
 Imports `settings` and `errors`. The reactor is a parameter here, too.
 """
@@ -24,6 +24,7 @@ from twisted.logger import (
 from twisted.python import usage
 
 from .errors import SocketwarpError
+from .interfaces import IReloadable
 from .settings import CommonSettings, Setting, effective, load, settingsOf
 
 S = TypeVar("S", bound=CommonSettings)
@@ -75,6 +76,7 @@ def makeEnd(
     :raises SystemExit: with 0, after ``--check``.
     """
     signal.signal(signal.SIGTERM, _exitNow)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what changes from now on is noticed once the end runs
     with exitOnError(name):
         flags = {key: value for key, value in options.items() if key != "check"}
         if options["check"]:
@@ -145,7 +147,10 @@ def _exitNow(signum: int, frame: object) -> None:
 
 
 class End(MultiService):
-    """An end as twistd runs it: its errors at start become exit statuses, and SIGTERM ends it with status 0."""
+    """
+    An end as twistd runs it: its errors at start become exit statuses, SIGTERM ends it with status 0, and SIGHUP has it
+    look at its files.
+    """
 
     def __init__(self, name: str, service: IService, reactor: IReactorCore) -> None:
         super().__init__()
@@ -169,6 +174,7 @@ class End(MultiService):
         with exitOnError(self._endName):
             super().startService()
         self._reactor.callWhenRunning(signal.signal, signal.SIGTERM, self._sigTerm)
+        signal.signal(signal.SIGHUP, self._sigHup)  # Twisted has no handler of its own
 
     def _sigTerm(self, signum: int, frame: object) -> None:
         """
@@ -180,3 +186,12 @@ class End(MultiService):
             os._exit(0)
         self._stopping = True
         IReactorFromThreads(self._reactor).callFromThread(self._reactor.stop)
+
+    def _sigHup(self, signum: int, frame: object) -> None:
+        IReactorFromThreads(self._reactor).callFromThread(self._reload)
+
+    def _reload(self) -> None:
+        log.info("{name}: told to look at its files (SIGHUP)", name=self._endName)
+        for service in self:
+            if IReloadable.providedBy(service):
+                IReloadable(service).reload()

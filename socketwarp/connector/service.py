@@ -6,10 +6,11 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from zope.interface import implementer
 
 from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
-from ..interfaces import Address, ISession
+from ..interfaces import Address, IReloadable, ISession
 from ..quic.endpoint import TransportSettings, connect
 from ..settings import ConnectorSettings
 from ..watches import Hangups
@@ -36,9 +37,12 @@ def makeConnector(
     """
     paths = (settings.certPath, settings.keyPath, settings.caPath)
     load = partial(loadCredentials, *paths, settings.crlPaths, settings.crlExpired, role="client")
-    return ConnectorService(settings, reactor, FileWatch(reactor, (*paths, *settings.crlPaths), load))
+    return ConnectorService(
+        settings, reactor, FileWatch(reactor, (*paths, *settings.crlPaths), load, interval=settings.pollSeconds)
+    )
 
 
+@implementer(IReloadable)
 class ConnectorService(MultiService):
     """A connector: a link to its listener, and what serves the streams of its sessions."""
 
@@ -74,6 +78,10 @@ class ConnectorService(MultiService):
     def stopService(self) -> Deferred[None]:
         """End session and connections; fires when all of it is gone."""
         return Deferred.fromCoroutine(self._stop())
+
+    def reload(self) -> None:
+        """See `IReloadable.reload`."""
+        self._credentials.check(insist=True)
 
     async def _stop(self) -> None:
         self._credentials.stop()

@@ -6,7 +6,7 @@ service-identity compares the name. Nothing here does I/O or waits: it runs in t
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -58,6 +58,13 @@ _WEAK_HASHES = (hashes.MD5, hashes.SHA1)
 _MALFORMED = (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion, crypto.Error)
 
 _log = Logger(namespace="socketwarp.identity")
+
+#: Raises `CertificateRejected` for the leaf of a running session that is expired or revoked by now.
+Standing = Callable[[x509.Certificate], None]
+
+
+def standsAnyway(leaf: x509.Certificate) -> None:
+    """A `Standing` for when nothing can change between the handshake and a re-check."""
 
 
 @attrs.frozen

@@ -6,7 +6,6 @@ need be; ``#`` begins a comment. A deny always counts; with any allow, what no a
 """
 
 import re
-from collections.abc import Callable
 
 import attrs
 from cryptography import x509
@@ -16,10 +15,11 @@ from zope.interface import implementer
 
 from ..errors import CertificateRejected, VerifierRefused
 from ..interfaces import Identity, IVerifier
+from .chains import Standing, standsAnyway
 from .describe import fingerprintOf, subjectOf
 from .names import UidSource, uidSource
 from .pem import SettingFile
-from .watch import FileWatch
+from .watch import POLL_SECONDS, FileWatch
 
 #: Rules of an access file.
 MAX_RULES = 100_000
@@ -85,10 +85,6 @@ def _normalized(file: SettingFile, number: int, name: str) -> str:
     return f"sha256:{digits}"
 
 
-def _standsAnyway(leaf: x509.Certificate) -> None:
-    """The default when nothing can change between the handshake and a re-check."""
-
-
 @implementer(IVerifier)
 @attrs.define(eq=False)
 class LocalVerifier:
@@ -102,18 +98,23 @@ class LocalVerifier:
     """
 
     _source: UidSource = attrs.field(factory=lambda: uidSource("cn"))
-    _standing: Callable[[x509.Certificate], None] = _standsAnyway
+    _standing: Standing = standsAnyway
     _access: FileWatch[AccessRules] | None = None
 
     def verify(self, leaf: x509.Certificate) -> Deferred[Identity]:
         """See `IVerifier.verify`; every failure is a `VerifierRefused`."""
         return execute(self._decide, leaf)
 
+    def stop(self) -> None:
+        """See `IVerifier.stop`: nothing is ever under way."""
+
     def _decide(self, leaf: x509.Certificate) -> Identity:
         try:
             self._standing(leaf)
             uid = self._source(leaf)
-        except (ValueError, x509.DuplicateExtension, CertificateRejected) as e:
+        except CertificateRejected as e:
+            raise VerifierRefused(str(e)) from e
+        except (ValueError, x509.DuplicateExtension) as e:
             raise VerifierRefused(f"certificate {subjectOf(leaf)}: {e}") from e
         if self._access is not None:
             self._access.check()
@@ -121,10 +122,10 @@ class LocalVerifier:
         return Identity(uid, leaf)
 
 
-def watchedAccess(clock: IReactorTime, file: SettingFile) -> FileWatch[AccessRules]:
+def watchedAccess(clock: IReactorTime, file: SettingFile, interval: float = POLL_SECONDS) -> FileWatch[AccessRules]:
     """
     The access file for a `LocalVerifier`.
 
     :raises ConfigurationError: it can't be read.
     """
-    return FileWatch(clock, [file.path], lambda: readAccessRules(file))
+    return FileWatch(clock, [file.path], lambda: readAccessRules(file), interval=interval)

@@ -14,18 +14,20 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, ensureDeferred, fail
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
-from ..errors import VerifierFault, VerifierRefused
+from ..errors import CertificateRejected, VerifierFault, VerifierRefused
 from ..interfaces import Identity, IVerifier
+from .chains import Standing, standsAnyway
 from .describe import fingerprintOf, printable, subjectOf
-from .http import Answer, explain, fetch
+from .http import Answer, explain, fetch, webAgent
 from .names import checkedUid
+from .pem import FilePath, SettingFile
 
 #: Seconds from the question to the answer, waiting in the queue and retries included.
 DEADLINE = 5.0
@@ -55,18 +57,21 @@ class ScepVerifier:
     Asks the SCEP server at `url`.
 
     :ivar url: the whole verify URL.
-    :ivar agent: makes the calls; it must not follow redirects by itself. See `http.webAgent`.
+    :ivar agent: makes the calls; it must not follow redirects by itself. See `scepAgent`. May be replaced at any time.
     :ivar deadline: seconds, everything included.
     :ivar cacheSeconds: for how long a decision (an identity, or a 401) is given again without asking; 0: never.
+    :ivar standing: raises `CertificateRejected` when the certificate is expired or revoked by what we know ourselves;
+        then the server isn't asked.
     """
 
     _url: str
-    _agent: IAgent
+    agent: IAgent
     _clock: IReactorTime
     _deadline: float = DEADLINE
     _cacheSeconds: float = CACHE_SECONDS
     _maxCalls: int = MAX_CALLS
     _maxWaiting: int = MAX_WAITING
+    _standing: Standing = standsAnyway
     _calls: DeferredSemaphore = attrs.field(init=False)
     _remembered: OrderedDict[str, tuple[float, Identity | str]] = attrs.field(init=False, factory=OrderedDict)
     _running: set[Deferred[Identity]] = attrs.field(init=False, factory=set)
@@ -107,6 +112,10 @@ class ScepVerifier:
         return result
 
     async def _verify(self, leaf: x509.Certificate) -> Identity:
+        try:
+            self._standing(leaf)
+        except CertificateRejected as e:
+            raise VerifierRefused(str(e)) from e
         fingerprint = fingerprintOf(leaf)
         known = self._recall(fingerprint)
         if known is None:
@@ -129,7 +138,7 @@ class ScepVerifier:
         """One call. An identity, or the reason of a 401; a fault is raised."""
         headers = {HEADER: headerValue(leaf), "Accept": "application/json"}
         try:
-            answer = await fetch(self._agent, b"GET", self._url, headers)
+            answer = await fetch(self.agent, b"GET", self._url, headers)
         except CancelledError:
             raise
         except Exception as e:  # names, connections, TLS, HTTP, bounds: all are faults, and none may admit
@@ -150,6 +159,26 @@ class ScepVerifier:
             len(self._remembered) > MAX_REMEMBERED or next(iter(self._remembered.values()))[0] <= self._clock.seconds()
         ):
             self._remembered.popitem(last=False)
+
+
+def scepAgent(
+    reactor: IReactorTCP, caPath: FilePath | None, certPath: FilePath | None, keyPath: FilePath | None
+) -> IAgent:
+    """
+    An agent for calls to the SCEP server, made of the files that the listener's settings name.
+
+    :raises ConfigurationError: see `http.webAgent`.
+    """
+
+    def file(setting: str, path: FilePath | None) -> SettingFile | None:
+        return None if path is None else SettingFile(setting, path)
+
+    return webAgent(
+        reactor,
+        file("SWL_SCEP_CA_PATH", caPath),
+        file("SWL_SCEP_CERT_PATH", certPath),
+        file("SWL_SCEP_KEY_PATH", keyPath),
+    )
 
 
 def headerValue(leaf: x509.Certificate) -> str:

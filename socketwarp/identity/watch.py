@@ -31,10 +31,11 @@ class FileWatch(Generic[_Loaded]):
     """
     What `load` made of some files, kept fresh.
 
-    Files are looked at every `interval` seconds once `start` was called, and whenever `check` is (SIGHUP). When one of
-    them has changed, all are loaded as a whole: good ones replace `current` and go to `changed`; broken ones change
-    nothing and are logged once for each change.
+    Files are looked at every `interval` seconds once `start` was called, and whenever `check` is. When one of them has
+    changed, all are loaded as a whole: good ones replace `current` and go to `changed`; broken ones (one half of a new
+    pair, too, until the other is there) change nothing and are logged once for each change.
 
+    :ivar changed: called with what was loaded anew. May be replaced.
     :ivar current: what was loaded last.
     :raises ConfigurationError: from the constructor, when the first load fails.
     """
@@ -42,10 +43,11 @@ class FileWatch(Generic[_Loaded]):
     _clock: IReactorTime
     _paths: Sequence[FilePath]
     _load: Callable[[], _Loaded]
-    _changed: Callable[[_Loaded], None] = _ignore
+    changed: Callable[[_Loaded], None] = _ignore
     _interval: float = POLL_SECONDS
     current: _Loaded = attrs.field(init=False)
     _states: tuple[_State, ...] = attrs.field(init=False)
+    _broken: bool = attrs.field(init=False, default=False)
     _polling: LoopingCall = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -63,21 +65,27 @@ class FileWatch(Generic[_Loaded]):
         if self._polling.running:
             self._polling.stop()
 
-    def check(self) -> bool:
-        """Look at the files now; whether new content is in use. Never raises."""
+    def check(self, insist: bool = False) -> bool:
+        """
+        Look at the files now; whether new content is in use. Never raises.
+
+        :param insist: complain again of broken files that haven't changed since the last complaint (SIGHUP).
+        """
         states = self._look()
-        if states == self._states:
+        if states == self._states and not (insist and self._broken):
             return False
         self._states = states
         try:
             loaded = self._load()
+            self._broken = False
         except ConfigurationError as e:
+            self._broken = True
             _log.error("changed files can't be used, the old ones stay in force: {error}", error=str(e))
             return False
         self.current = loaded
         _log.info("changed files are in force: {paths}", paths=", ".join(str(path) for path in self._paths))
         with _log.failuresHandled("telling about changed files"):
-            self._changed(loaded)
+            self.changed(loaded)
         return True
 
     def _look(self) -> tuple[_State, ...]:

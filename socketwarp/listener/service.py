@@ -19,24 +19,24 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
 
 from ..errors import AddressUnavailable, ConfigurationError
 from ..identity.certificates import Credentials, loadCredentials
-from ..identity.http import webAgent
-from ..identity.local import LocalVerifier
-from ..identity.scep import ScepVerifier
 from ..identity.watch import FileWatch
-from ..interfaces import Address, IVerifier
+from ..interfaces import Address, IReloadable, IVerifier
 from ..quic.endpoint import QuicServer, TransportSettings
 from ..settings import ListenerSettings, PortRange
 from ..wire.dialect import DIALECTS
 from .api import Api, ApiServer
-from .connectors import Connectors
+from .connectors import Connectors, Terms
 from .descriptors import Descriptors, raiseLimit
 from .events import Events, showAddress
 from .ports import Ports
 from .recheck import RecheckPolicy
 from .store import IPortStore, SqlitePortStore
+from .visitors import Limits
+from .verifier import makeVerifier
 
 #: Seconds that visitors have to finish when the listener stops.
 DRAIN_SECONDS = 30.0
@@ -58,36 +58,27 @@ def makeListener(
 
     paths = (settings.certPath, settings.keyPath, settings.caPath)
     load = partial(loadCredentials, *paths, settings.crlPaths, settings.crlExpired, role="server")
-    credentials = FileWatch(reactor, (*paths, *settings.crlPaths), load, renew)
+    credentials = FileWatch(reactor, (*paths, *settings.crlPaths), load, renew, settings.pollSeconds)
+    verifier, files = makeVerifier(settings, credentials, reactor)
     events = Events(reactor.seconds)
-    connectors = Connectors(
-        reactor, _makeVerifier(settings, credentials, reactor), events, RecheckPolicy(settings.recheckSeconds)
-    )
+    policy = RecheckPolicy(settings.recheckSeconds, settings.recheckGrace)
+    terms = Terms(settings.keepAlive, settings.idleTimeout, frozenset(settings.sharedUids))
+    connectors = Connectors(reactor, verifier, events, policy, terms)
     quic = QuicServer(
         reactor, credentials.current, list(DIALECTS), _transport(settings), connectors.admit, connectors.turnedAway
     )
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
     listen = Descriptors(reactor, events, raiseLimit()).listen
-    ports = Ports(reactor, listen, connectors, store, events, mayOpen=partial(_allows, settings.allowPorts))
+    limits = Limits(parkSeconds=settings.parkSeconds)
+    ports = Ports(reactor, listen, connectors, store, events, limits, partial(_allows, settings.allowPorts))
     server = ApiServer(Api(connectors, ports), reactor)
-    return ListenerService(settings, reactor, credentials, connectors, quic, ports, store, threads, server)
-
-
-def _protocols() -> list[str]:
-    """What is offered to connectors, the preferred first: the dialects whose whole conversation we can hold."""
-    return [dialect.alpn for dialect in DIALECTS.values() if not dialect.hasControl]
+    files = [credentials, *files]
+    return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server)
 
 
 def _allows(ranges: Sequence[PortRange], port: int) -> bool:
     return not ranges or any(port in each for each in ranges)
-
-
-def _makeVerifier(settings: ListenerSettings, credentials: FileWatch[Credentials], reactor: Any) -> IVerifier:
-    # Any: as above
-    if settings.verifier == "local":
-        return LocalVerifier(standing=lambda leaf: credentials.current.checkStanding(leaf))
-    return ScepVerifier(settings.scepUrl, webAgent(reactor), reactor)
 
 
 def _transport(settings: ListenerSettings) -> TransportSettings:
@@ -99,6 +90,7 @@ def _transport(settings: ListenerSettings) -> TransportSettings:
         sessionWindow=settings.sessionWindow,
         streamLimit=settings.streamLimit,
     )
+@implementer(IReloadable)
 
 
 @attrs.define(eq=False, slots=False)
@@ -112,7 +104,8 @@ class ListenerService(Service):
 
     _settings: ListenerSettings
     _reactor: Any  # Any: see makeListener
-    _credentials: FileWatch[Credentials]
+    _files: Sequence[FileWatch[Any]]  # Any: each watch has a type of its own
+    _verifier: IVerifier
     connectors: Connectors
     _quic: QuicServer
     ports: Ports
@@ -173,7 +166,8 @@ class ListenerService(Service):
             self._closeSockets()
             raise
         self._threads.start()
-        self._credentials.start()
+        for file in self._files:
+            file.start()
         super().startService()
         self._log.info(
             "listening for connectors at {quic}, API at {api}",
@@ -184,10 +178,16 @@ class ListenerService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop; fires when visitors, sessions, sockets, files and threads are gone."""
         super().stopService()
+    def reload(self) -> None:
+        """See `IReloadable.reload`."""
+        for file in self._files:
+            file.check(insist=True)
+
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
-        self._credentials.stop()
+        for file in self._files:
+            file.stop()
         if self._api is not None:
             await maybeDeferred(self._api.stopListening)
             self._apiServer.closeAll()
@@ -195,6 +195,7 @@ class ListenerService(Service):
         gone = self.connectors.closeAll("the listener stops")
         await self._quic.stop()  # begun before the sessions are gone: their connectors come back at once
         await gone
+        self._verifier.stop()
         await self._store.close()
         self._threads.stop()
 

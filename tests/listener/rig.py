@@ -44,6 +44,10 @@ class FakeVerifier:
             self.answer(str(leaf.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value))
         return d
 
+    def stop(self) -> None:
+        for _, d in tuple(self.asked):
+            d.cancel()
+
     def _cancel(self, d: Deferred[Identity]) -> None:
         self.cancelled += 1
         self.asked = [each for each in self.asked if each[1] is not d]

@@ -89,7 +89,7 @@ class ServiceTests(SynchronousTestCase):
         rig, threads = self.rig, FakeThreads(self.done)
         server = ApiServer(Api(rig.connectors, rig.ports), rig.reactor)
         return ListenerService(
-            self.settings, reactor, watch, rig.connectors, quic, rig.ports, rig.store, threads, server
+            self.settings, reactor, [watch], rig.verifier, rig.connectors, quic, rig.ports, rig.store, threads, server
         )
 
     def test_itIsAService(self) -> None:
@@ -183,6 +183,14 @@ class MakeListenerTests(SynchronousTestCase):
         self.assertEqual(7, self.make(recheckSeconds=7).connectors._policy.seconds)
 
     def test_entryPortsAreThoseOfTheSettings(self) -> None:
+    def test_connectorsAreHereOnTheTermsOfTheSettings(self) -> None:
+        service = self.make(keepAlive=7.0, idleTimeout=21.0, sharedUids=("uid-1",), parkSeconds=2.0)
+        self.assertEqual(Terms(7.0, 21.0, frozenset({"uid-1"})), service.connectors._terms)
+        self.assertEqual(2.0, service.ports._limits.parkSeconds)
+
+    def test_bothDialectsAreOffered(self) -> None:
+        self.assertEqual(["socketwarp/1", "hq-29"], self.make()._quic._protocols)
+
         self.assertTrue(self.make().ports.mayOpen(1))
         ports = self.make(allowPorts=parsePortRanges("8080,18000-18099")).ports
         self.assertEqual([True, True, False], [ports.mayOpen(port) for port in (8080, 18050, 18100)])
@@ -197,7 +205,7 @@ class MakeListenerTests(SynchronousTestCase):
         service = self.make()
         fresh = Authority().issue("localhost", eku=("server",))
         fresh.write(str(self.directory))
-        self.assertTrue(service._credentials.check())
+        service.reload()
         self.assertEqual(fresh.cert, service._quic.credentials.chain[0])
 
     def test_revocationListsAreThoseOfTheSettings(self) -> None:
@@ -205,7 +213,7 @@ class MakeListenerTests(SynchronousTestCase):
         authority.server().write(str(self.directory))
         revoked = authority.issue("uid-1")
         path = Path(writeFile(str(self.directory), "list.crl", pem(authority.crl(revoked))))
-        credentials = self.make(crlPaths=(path,))._credentials.current
+        credentials = self.make(crlPaths=(path,))._files[0].current
         error = self.assertRaises(CertificateRejected, credentials.checkPeer, revoked.chain, "client", None)
         self.assertEqual(44, error.alert)
         credentials.checkPeer(authority.issue("uid-2").chain, "client", None)
