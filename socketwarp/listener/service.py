@@ -35,11 +35,9 @@ from .events import Events, showAddress
 from .ports import Ports
 from .recheck import RecheckPolicy
 from .store import IPortStore, SqlitePortStore
-from .visitors import Limits
 from .verifier import makeVerifier
+from .visitors import Limits
 
-#: Seconds that visitors have to finish when the listener stops.
-DRAIN_SECONDS = 30.0
 #: Clients of the API that the kernel may keep waiting.
 API_BACKLOG = 512
 
@@ -90,9 +88,9 @@ def _transport(settings: ListenerSettings) -> TransportSettings:
         sessionWindow=settings.sessionWindow,
         streamLimit=settings.streamLimit,
     )
+
+
 @implementer(IReloadable)
-
-
 @attrs.define(eq=False, slots=False)
 class ListenerService(Service):
     """
@@ -178,12 +176,12 @@ class ListenerService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop; fires when visitors, sessions, sockets, files and threads are gone."""
         super().stopService()
+        return ensureDeferred(self._stop())
+
     def reload(self) -> None:
         """See `IReloadable.reload`."""
         for file in self._files:
             file.check(insist=True)
-
-        return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
         for file in self._files:
@@ -191,7 +189,9 @@ class ListenerService(Service):
         if self._api is not None:
             await maybeDeferred(self._api.stopListening)
             self._apiServer.closeAll()
-        await self.ports.stop(DRAIN_SECONDS)
+        drain = self._settings.drainSeconds
+        self.connectors.drain("the listener stops", drain)
+        await self.ports.stop(drain)
         gone = self.connectors.closeAll("the listener stops")
         await self._quic.stop()  # begun before the sessions are gone: their connectors come back at once
         await gone

@@ -11,12 +11,13 @@ from ._connector import ConnectorSettings
 from ._fields import CommonSettings, Setting, settingsOf
 from ._listener import ListenerSettings
 from ._load import Effective, effective, load
-from ._rules import PortRange, TargetRule, parsePortRanges, parseTargetRules
+from ._rules import ListenerName, PortRange, TargetRule, parsePortRanges, parseTargetRules
 
 __all__ = [
     "CommonSettings",
     "ConnectorSettings",
     "Effective",
+    "ListenerName",
     "ListenerSettings",
     "PortRange",
     "Setting",

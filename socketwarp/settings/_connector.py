@@ -8,8 +8,8 @@ from typing import ClassVar
 import attrs
 
 from ._fields import CommonSettings, setting
-from ._kinds import HOST, PATH, PORT, SECONDS, TARGETS, wholeNumber
-from ._rules import TargetRule
+from ._kinds import HOST, LISTENERS, PATH, PORT, SECONDS, TARGETS, wholeNumber
+from ._rules import ListenerName, TargetRule
 
 
 @attrs.frozen(kw_only=True)
@@ -20,6 +20,7 @@ class ConnectorSettings(CommonSettings):
     :ivar certPath: PEM file: our leaf, then its intermediates. ``keyPath``: the leaf's key. ``caPath``: the roots that
         sign the listener.
     :ivar serverName: the listener's name, resolved and checked against its certificate; ``port``: its QUIC (UDP) port.
+    :ivar serverNames: further listeners, each of which gets a session of its own, for as long as we run.
     :ivar allowTargets: targets that may be dialled, and no others; empty: all but the built-in refusals.
     :ivar dialTimeout: the longest time for reaching a target, all of its addresses together, seconds.
     :ivar dialLimit: dials that may be under way at a time; more are refused.
@@ -37,6 +38,9 @@ class ConnectorSettings(CommonSettings):
     caPath: Path = setting(PATH, "SWC_CA_PATH", "ca-path", "roots that sign the listener (PEM)", key="ca_cert_path")
     serverName: str = setting(HOST, "SWC_SERVER_NAME", "server-name", "listener's host name or address")
     port: int = setting(PORT, "SWC_PORT", "port", "listener's QUIC (UDP) port", key="service_port", default=11443)
+    serverNames: tuple[ListenerName, ...] = setting(
+        LISTENERS, "SWC_SERVER_NAMES", "server-names", "further listeners, as host or host:port", default=()
+    )
     allowTargets: tuple[TargetRule, ...] = setting(
         TARGETS,
         "SWC_ALLOW_TARGETS",

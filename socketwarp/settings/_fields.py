@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import attrs
 
-from ._kinds import PATHS, SECONDS, Kind, choice, wholeNumber
+from ._kinds import PATHS, SECONDS, SECONDS_OR_NONE, Kind, choice, wholeNumber
 
 T = TypeVar("T")
 _METADATA = "socketwarp"
@@ -74,6 +74,7 @@ class CommonSettings:
     :ivar streamWindow: bytes a peer may send on a stream before we have consumed them.
     :ivar sessionWindow: the same for all streams of a session together.
     :ivar streamLimit: streams that a session may have at a time.
+    :ivar drainSeconds: how long running connections may take to finish when we are told to stop, seconds; 0: no time.
     """
 
     prefix: ClassVar[str]
@@ -118,6 +119,14 @@ class CommonSettings:
     )
     streamLimit: int = setting(
         _STREAMS, "_STREAM_LIMIT", "stream-limit", "streams at a time in a session", default=10_000
+    )
+    drainSeconds: float = setting(
+        SECONDS_OR_NONE,
+        "_DRAIN_SECONDS",
+        "drain-seconds",
+        "running connections may take to finish after SIGTERM",
+        default=30.0,
+        unit="seconds",
     )
 
 

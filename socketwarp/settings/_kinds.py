@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ._rules import parsePortRanges, parseTargetRules
+from ._rules import parseListeners, parsePortRanges, parseTargetRules
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
@@ -136,6 +136,14 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
     return Kind(kind.wants, kind.native, lambda value: None if value is None else kind.parse(value))
 
 
+def _words(value: Any) -> tuple[str, ...]:  # Any: see Kind.parse
+    parts = value.split(",") if isinstance(value, str) else value
+    words = tuple(str(part).strip() for part in parts)
+    if any(not word or not word.isprintable() for word in words):
+        raise ValueError
+    return words
+
+
 def choice(*words: W) -> Kind[W]:
     """One of `words`, which are in lower case, given in any case."""
 
@@ -163,6 +171,13 @@ PATHS = Kind("a list of paths, separated by colons", (str, list), _paths)
 #: Read by `identity.names.uidSource`, which this room may not import.
 UID_SOURCE = Kind("cn, uri:PREFIX or dns:SUFFIX", (str,), _uidSource)
 PORTS = Kind("a list of ports and ranges, such as 8080,18000-18999", (str, list), parsePortRanges)
+#: Words without commas, which a uid in a certificate has never been seen with.
+WORDS = Kind("a list of names, separated by commas", (str, list), _words)
+LISTENERS = Kind(
+    "a list of listeners, such as b.example.net or b.example.net:11443 or [2001:db8::1]:11443",
+    (str, list),
+    parseListeners,
+)
 TARGETS = Kind(
     "a list of targets, such as 10.0.0.0/8:22, [2001:db8::/32]:443 or *.example.net:8000-8999",
     (str, list),

@@ -23,6 +23,7 @@ from ._kinds import (
     TRUTH,
     UID_SOURCE,
     URL,
+    WORDS,
     choice,
 )
 from ._rules import PortRange
@@ -47,14 +48,16 @@ class ListenerSettings(CommonSettings):
         sign connectors.
     :ivar address: the QUIC (UDP) address; ``port``: its port, 0 for any free one.
     :ivar verifier: ``scep`` or ``local``.
-    :ivar scepCaPath: roots of a https SCEP server; `None`: the system's. ``scepCertPath``, ``scepKeyPath``: what we show
-        it of ourselves, both or none.
+    :ivar scepCaPath: roots of a https SCEP server; `None`: the system's. ``scepCertPath``, ``scepKeyPath``: what we
+        show it of ourselves, both or none.
     :ivar scepCacheSeconds: the SCEP server isn't asked about a certificate again that it decided about so lately,
         seconds; at most half of ``recheckSeconds`` counts.
     :ivar uidSource: where the local verifier finds the uid: ``cn``, ``uri:PREFIX`` or ``dns:SUFFIX``.
     :ivar accessPath: whom the local verifier allows and denies; `None`: everybody with a certificate.
     :ivar recheckSeconds: a running session's certificate is verified again after this, seconds.
     :ivar recheckGrace: how long a session goes on while the verifier can't answer, seconds; 0: not at all.
+    :ivar sharedUids: uids that several connectors may have at a time; visitors are spread over them.
+    :ivar parkSeconds: how long a visitor waits for its connector to come back, seconds; 0: not at all.
     :ivar allowPorts: entry ports that may be opened; empty: every one.
     :ivar apiUnauthenticated: the API may listen beyond loopback though it asks nobody who they are.
     """
@@ -136,6 +139,17 @@ class ListenerSettings(CommonSettings):
         "directory for what survives a restart",
         defaultFrom=_stateDir,
     )
+    sharedUids: tuple[str, ...] = setting(
+        WORDS, "SWL_SHARED_UIDS", "shared-uids", "uids that several connectors may have at a time", default=()
+    )
+    parkSeconds: float = setting(
+        SECONDS_OR_NONE,
+        "SWL_PARK_SECONDS",
+        "park-seconds",
+        "a visitor waits for its connector to come back",
+        default=5.0,
+        unit="seconds",
+    )
     allowPorts: tuple[PortRange, ...] = setting(
         PORTS, "SWL_ALLOW_PORTS", "allow-ports", "entry ports that may be opened (all, unless given)", default=()
     )
@@ -182,6 +196,6 @@ def checkVerifierSettings(settings: ListenerSettings) -> None:
                 )
     if settings.scepCaPath is not None and urlsplit(settings.scepUrl).scheme != "https":
         raise ConfigurationError(
-            f"SWL_SCEP_CA_PATH: {str(settings.scepCaPath)!r} checks nothing while SWL_SCEP_URL is {settings.scepUrl!r}: "
-            "use a https URL, or leave it out"
+            f"SWL_SCEP_CA_PATH: {str(settings.scepCaPath)!r} checks nothing while SWL_SCEP_URL is "
+            f"{settings.scepUrl!r}: use a https URL, or leave it out"
         )

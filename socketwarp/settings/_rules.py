@@ -54,6 +54,47 @@ class TargetRule:
         return f"{host}:{'*' if self.ports == ANY_PORT else self.ports}"
 
 
+#: More listeners than anybody runs beside each other; each gets a session.
+MAXIMUM_LISTENERS = 16
+_LISTENER = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<plain>[\w.-]{1,253}))(?::(?P<port>\d{1,5}))?\Z")
+
+
+@attrs.frozen
+class ListenerName:
+    """
+    A listener by its name.
+
+    :ivar host: a name or an IP address; ``port``: its QUIC (UDP) port, `None` for the usual one.
+    """
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def parseListeners(value: Any) -> tuple[ListenerName, ...]:  # Any: text, a list of it, or names
+    """
+    Read listeners' names, such as ``b.example.net,c.example.net:11443``.
+
+    :raises ValueError: when one of them isn't, or there are too many.
+    """
+    names = value if isinstance(value, tuple) else tuple(_listener(word) for word in _words(value))
+    if len(names) > MAXIMUM_LISTENERS:
+        raise ValueError(f"more than {MAXIMUM_LISTENERS}")
+    return names
+
+
+def _listener(text: str) -> ListenerName:
+    match = _LISTENER.match(text)
+    port = int(match["port"]) if match and match["port"] else None
+    if match is None or port == 0 or (port or 0) > 65535:
+        raise ValueError(f"{text!r} is no host or host:port; an IPv6 address goes into brackets")
+    return ListenerName(match["bracketed"] or match["plain"], port)
+
+
 def parsePortRanges(value: Any) -> tuple[PortRange, ...]:  # Any: text, a list of it, or ranges
     """
     Read ports and ranges, such as ``8080,18000-18999``.

@@ -17,7 +17,8 @@ from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address
 from socketwarp.listener.api import Api, ApiServer
-from socketwarp.listener.service import DRAIN_SECONDS, ListenerService, makeListener
+from socketwarp.listener.connectors import Terms
+from socketwarp.listener.service import ListenerService, makeListener
 from socketwarp.listener.store import PortSpec
 from socketwarp.settings import ListenerSettings, parsePortRanges
 from tests.certs import Authority, pem, writeFile
@@ -146,7 +147,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual({}, self.rig.sockets.bound)
         self.assertEqual(["watch stops"], self.done)
         self.assertIsNone(session.closedWith)
-        self.rig.reactor.advance(DRAIN_SECONDS)
+        self.rig.reactor.advance(self.settings.drainSeconds)
         self.rig.settle()
         self.successResultOf(stopping)
         self.assertTrue(visitor.sawReset)
@@ -182,7 +183,6 @@ class MakeListenerTests(SynchronousTestCase):
     def test_sessionsAreVerifiedAgainAsOftenAsTheSettingsSay(self) -> None:
         self.assertEqual(7, self.make(recheckSeconds=7).connectors._policy.seconds)
 
-    def test_entryPortsAreThoseOfTheSettings(self) -> None:
     def test_connectorsAreHereOnTheTermsOfTheSettings(self) -> None:
         service = self.make(keepAlive=7.0, idleTimeout=21.0, sharedUids=("uid-1",), parkSeconds=2.0)
         self.assertEqual(Terms(7.0, 21.0, frozenset({"uid-1"})), service.connectors._terms)
@@ -191,6 +191,7 @@ class MakeListenerTests(SynchronousTestCase):
     def test_bothDialectsAreOffered(self) -> None:
         self.assertEqual(["socketwarp/1", "hq-29"], self.make()._quic._protocols)
 
+    def test_entryPortsAreThoseOfTheSettings(self) -> None:
         self.assertTrue(self.make().ports.mayOpen(1))
         ports = self.make(allowPorts=parsePortRanges("8080,18000-18099")).ports
         self.assertEqual([True, True, False], [ports.mayOpen(port) for port in (8080, 18050, 18100)])
