@@ -19,6 +19,7 @@ from zope.interface.verify import verifyObject
 
 from socketwarp import connector_tap, listener_tap
 from socketwarp.errors import AddressUnavailable, ConfigurationError
+from socketwarp.interfaces import IReloadable
 from socketwarp.process import End, StartFailed, limitLog
 from socketwarp.settings import ConnectorSettings, ListenerSettings, settingsOf
 from tests.certs import Authority
@@ -220,12 +221,38 @@ class Running(TapTests):
         first = self.handlers.pop(signal.SIGTERM)
         for hook, args, kwargs in self.reactor.whenRunningHooks:
             hook(*args, **kwargs)
-        self.assertEqual(self.handlers, {signal.SIGTERM: first})
+        self.assertEqual(self.handlers[signal.SIGTERM], first)
         first(signal.SIGTERM, None)
         self.reactor.advance(0)
         self.assertEqual((stops, exits), (["stop"], []))
         self.handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.assertEqual((stops, exits), (["stop"], [0]))
+
+    def test_sighup(self) -> None:
+        """Has what can reload look at its files, in the reactor's own time; before there is anything, nothing happens."""
+
+        @implementer(IReloadable)
+        class Reloadable(Service):
+            reloads = 0
+
+            def reload(self) -> None:
+                self.reloads += 1
+
+        service = Reloadable()
+        end = End("swlistener", service, self.reactor)
+        Service().setServiceParent(end)
+        end.startService()
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        self.assertEqual(service.reloads, 0)
+        self.reactor.advance(0)
+        self.assertEqual(service.reloads, 1)
+
+    def test_sighupBeforeTheStart(self) -> None:
+        """Doesn't end the process, which would be the system's default."""
+        options = listener_tap.Options()
+        options.parseOptions(["--port", "x"])
+        self.fails(lambda: listener_tap.makeService(options, self.reactor))
+        self.assertIs(self.handlers[signal.SIGHUP], signal.SIG_IGN)
 
 
 class LogLevels(TapTests):

@@ -33,6 +33,7 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
         "connector {uid}: session {session} takes no more visitors ({reason}); {visitors} are there",
     ),
     "connector.unverified": (LogLevel.warn, "connector {uid} keeps running unverified for {seconds} s: {reason}"),
+    "connector.verified": (LogLevel.info, "connector {uid} is verified again, after {seconds} s"),
     "connector.lost": (LogLevel.info, "connector {uid} lost after {seconds} s: {reason} ({session})"),
     "port.opened": (LogLevel.info, "port {port} opened for {uid} to {target}"),
     "port.waiting": (LogLevel.error, "port {port} for {uid} is not open yet: {reason}"),

@@ -1,11 +1,13 @@
 """
 A running session is asked again whether it may go on.
 
-A certificate can be withdrawn while its session lives for months. So the verifier is asked again every
-`RecheckPolicy.seconds`; its refusal ends the session. A fault of the verifier doesn't, or its outage would be
-everybody's: the session goes on, loudly, for `RecheckPolicy.grace`. The certificate's end of life ends it in any case.
+A certificate can be withdrawn while its session lives for months. So the verifier is asked again within every
+`RecheckPolicy.seconds`; its refusal ends the session, and the connections of visitors with it. A fault of the verifier
+doesn't, or its outage would be everybody's: the session goes on, loudly, for `RecheckPolicy.grace`. The certificate's
+end of life ends it in any case.
 """
 
+import math
 import random
 from collections.abc import Callable
 
@@ -20,10 +22,15 @@ from ..interfaces import Identity, ISession, IVerifier
 from .events import Events
 
 
+#: A wait is between these parts of its full length.
+WAIT = (0.7, 0.9)
+
+
 @attrs.frozen
 class RecheckPolicy:
     """
-    :ivar seconds: between two questions; each wait is cut by up to a fifth, so that sessions don't ask in step.
+    :ivar seconds: the longest time until a withdrawn certificate ends its session. Each wait is a part of it, see
+        `WAIT`, so that the answer comes within it, too, and sessions don't ask in step.
     :ivar grace: seconds a session may go on while the verifier can't answer; 0 ends it at the first fault.
     """
 
@@ -62,9 +69,11 @@ class Recheck:
         if self._asked is not None:
             self._asked.cancel()
 
-    def _schedule(self, seconds: float) -> None:
-        delay = seconds * (1 - 0.2 * self._random())
-        self._call = self._clock.callLater(min(delay, max(0.0, self._lifeLeft())), self._ask)
+    def _schedule(self, seconds: float, latest: float = math.inf) -> None:
+        """Ask after a part of `seconds`, at the latest after `latest` or at the certificate's end of life."""
+        least, most = WAIT
+        delay = seconds * (least + (most - least) * self._random())
+        self._call = self._clock.callLater(max(0.0, min(delay, latest, self._lifeLeft())), self._ask)
 
     def _lifeLeft(self) -> float:
         return self._identity.notAfter.timestamp() - self._clock.seconds()
@@ -86,6 +95,8 @@ class Recheck:
         if identity.uid != self._identity.uid:
             self._end(VerifierRefused(f"the certificate of {self._identity.uid} now names {identity.uid}"))
             return
+        if self._faults:
+            self._tell("connector.verified")
         self._faults = 0
         self._sure = self._clock.seconds()
         self._schedule(self._policy.seconds)
@@ -106,17 +117,15 @@ class Recheck:
         if unsure >= self._policy.grace:
             self._end(VerifierFault(f"not verified for {unsure:.0f} s, the grace is over: {reason}"))
             return
-        self._events.emit(
-            "connector.unverified",
-            uid=self._identity.uid,
-            session=self._session.sessionId,
-            seconds=round(unsure, 3),
-            reason=reason,
-        )
+        self._tell("connector.unverified", reason=reason)
         # Asked again after 1, 2, 4 … seconds, never more seldom than without the fault, and at the end of the grace.
         self._faults += 1
         backOff = min(2.0 ** min(self._faults - 1, 16), self._policy.seconds)
-        self._schedule(min(backOff, self._policy.grace - unsure))
+        self._schedule(backOff, self._policy.grace - unsure)
+
+    def _tell(self, name: str, **fields: str) -> None:
+        seconds = round(self._clock.seconds() - self._sure, 3)
+        self._events.emit(name, uid=self._identity.uid, session=self._session.sessionId, seconds=seconds, **fields)
 
     def _broken(self, failure: Failure) -> None:
         self._log.failure("a re-check failed", failure)

@@ -60,6 +60,23 @@ class Watching(SynchronousTestCase):
         (event,) = events
         self.assertIn("SWL_KEY_PATH", event["error"])
 
+    def test_a_signal_has_broken_files_reported_again(self) -> None:
+        before, events = self.watch.current, capturedLog(self)
+        writeFile(self.directory, "end.key", keyPem(newKey()))
+        self.assertEqual([self.watch.check(), self.watch.check(insist=True)], [False, False])
+        self.assertEqual((len(events), self.watch.current), (2, before))
+
+    def test_a_signal_doesnt_load_good_files_again(self) -> None:
+        self.assertFalse(self.watch.check(insist=True))
+        self.assertEqual((self.loads, self.seen), (1, []))
+
+    def test_who_is_told_may_change(self) -> None:
+        others: list[Credentials] = []
+        self.watch.changed = others.append
+        self.authority.server().write(self.directory)
+        self.watch.check()
+        self.assertEqual((self.seen, others), ([], [self.watch.current]))
+
     def test_a_pair_written_one_after_the_other_is_used_when_it_is_whole(self) -> None:
         renewed = self.authority.server()
         writeFile(self.directory, "end.key", keyPem(renewed.key))

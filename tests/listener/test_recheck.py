@@ -5,13 +5,14 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, SessionLost, VerifierFault, VerifierRefused
-from socketwarp.listener.recheck import RecheckPolicy
+from socketwarp.interfaces import Identity
+from socketwarp.listener.recheck import Recheck, RecheckPolicy
 from tests.fakes import leafCertificate
 from tests.listener.rig import Rig
 
 
 class RecheckTests(SynchronousTestCase):
-    """Asked every 60 seconds, less up to a fifth; a grace of 100 seconds."""
+    """Asked at least every 60 seconds; a grace of 100 seconds."""
 
     def setUp(self) -> None:
         self.rig = Rig(policy=RecheckPolicy(seconds=60, grace=100))
@@ -29,9 +30,28 @@ class RecheckTests(SynchronousTestCase):
         for _ in range(3):
             before = self.rig.reactor.seconds()
             self.ask()
-            self.assertTrue(48 <= self.rig.reactor.seconds() - before <= 60)
+            self.assertTrue(42 <= self.rig.reactor.seconds() - before <= 55)
             self.rig.verifier.answer("uid-1")
         self.assertTrue(self.session.isOpen)
+
+    def test_sessionsDontAskInStepAndTheAnswerComesWithinTheInterval(self) -> None:
+        rig, waits = Rig(), []
+        for chance in (0.0, 0.5, 1.0):
+            session = rig.session()
+            leaf = session.peerLeaf
+            Recheck(
+                rig.reactor,
+                rig.verifier,
+                rig.events,
+                RecheckPolicy(60),
+                Identity("uid-1", leaf),
+                session,
+                lambda: chance,
+            ).start()
+            (call,) = rig.reactor.getDelayedCalls()
+            waits.append(call.getTime() - rig.reactor.seconds())
+            call.cancel()
+        self.assertEqual([42, 48, 54], [round(wait, 6) for wait in waits])
 
     def test_aRefusalEndsTheSession(self) -> None:
         self.ask()
@@ -47,7 +67,12 @@ class RecheckTests(SynchronousTestCase):
                 self.ask()
         self.assertEqual(Code.VERIFIER_FAULT, self.session.closedWith[0] if self.session.closedWith else None)
         self.assertTrue(100 <= self.rig.reactor.seconds() - sure <= 101)
-        self.assertEqual("unreachable", self.rig.told("connector.unverified")[0]["reason"])
+        told = self.rig.told("connector.unverified")
+        self.assertEqual(
+            ("uid-1", "session-1", "unreachable"), tuple(told[0][each] for each in ("uid", "session", "reason"))
+        )
+        self.assertTrue(len(told) < 15, "asked with a back-off")
+        self.assertEqual([], self.rig.told("connector.verified"))
 
     def test_anAnswerAfterAFaultRenewsTheGrace(self) -> None:
         for _ in range(4):
@@ -57,6 +82,7 @@ class RecheckTests(SynchronousTestCase):
             self.rig.verifier.answer("uid-1")
         self.assertTrue(self.rig.reactor.seconds() > 150)
         self.assertTrue(self.session.isOpen)
+        self.assertEqual(["uid-1"] * 4, [each["uid"] for each in self.rig.told("connector.verified")])
 
     def test_afterAFaultItIsAskedSoon(self) -> None:
         self.ask()
