@@ -112,13 +112,14 @@ class Reassembly:
 
     def reset(self, finalSize: int, errorCode: int) -> None:
         """
-        Take a RESET_STREAM frame. After the last byte has come it changes nothing (RFC 9000 §3.2).
+        Take a RESET_STREAM frame. After the last byte and FIN have come it changes nothing (RFC 9000 §3.2).
 
         :raises FinalSizeError: `finalSize` contradicts what came before.
         """
+        wasFinished = self.isFinished
         self._checkFinalSize(finalSize, True)
         self.highest = max(self.highest, finalSize)
-        if not self.isFinished:
+        if not wasFinished:
             self.resetCode = errorCode
             self._runs.clear()
 

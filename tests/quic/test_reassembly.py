@@ -180,6 +180,13 @@ class FinalSizeTests(SynchronousTestCase):
         self.assertIsNone(receiving.resetCode)
         self.assertEqual(b"all", taken(receiving))
 
+    def test_aResetRightAfterAllBytesIsStillAReset(self) -> None:
+        """No FIN has come: whoever sent so much would have sent more."""
+        receiving = Reassembly()
+        receiving.receive(0, b"some", False)
+        receiving.reset(4, 7)
+        self.assertEqual((7, True), (receiving.resetCode, receiving.isFinished))
+
     def test_whatComesAfterAResetIsDropped(self) -> None:
         receiving = Reassembly()
         receiving.receive(5, b"later", False)
