@@ -1,50 +1,26 @@
 """
-QUIC endpoints: a server that routes datagrams to sessions by connection id and decides whom to talk to, and a client.
+QUIC endpoints: a server that routes datagrams to sessions by connection id, and a client, which is one session.
 
-Before a client's address is validated, a server sends at most what RFC 9000 §8.1 allows, answers nothing under 1,200
-bytes, and under load asks for a Retry before it spends a handshake.
+Whom the server talks to is decided by `admission`.
 """
 
 import socket
 from collections.abc import Callable, Sequence
-from os import urandom
 from typing import Any, Protocol
 
 import attrs
-from aioquic._buffer import Buffer
-from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
-from aioquic.quic.packet import (
-    QuicHeader,
-    QuicPacketType,
-    QuicProtocolVersion,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
-    pull_quic_header,
-)
-from aioquic.quic.retry import QuicRetryTokenHandler
+from aioquic.quic.configuration import QuicConfiguration
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from ..errors import Code, SessionLost
 from ..interfaces import Address, ICredentials, ISession, Role
+from .admission import CONNECTION_ID_SIZE, VERSIONS, Admission, Admitted
 from .datagrams import SOCKET_BUFFER, DatagramPort, Descriptors, bind
 from .engine import Engine
+from .reset import ResetKey
 from .session import Session
 from .streams import Limits
 from .transmission import Transmission
-
-#: Bytes of the connection ids that we issue.
-CONNECTION_ID_SIZE = 8
-
-#: QUIC version 1 alone: what the original speaks.
-VERSIONS: list[int] = [QuicProtocolVersion.VERSION_1]
-
-#: Handshakes that may be unfinished at a time: one costs 84 KiB (measured) and a signature. Above the first number a
-#: client must show with a Retry that its address is its own (RFC 9000 §8.1.2), above the second it isn't heard.
-RETRY_THRESHOLD = 32
-MAX_HANDSHAKES = 1024
-
-log = Logger()
 
 
 class Reactor(Descriptors, Protocol):
@@ -138,7 +114,8 @@ class QuicServer:
         self._routes: dict[bytes, Session] = {}
         self._sessions: dict[Session, list[bytes]] = {}
         self._touched: dict[Session, None] = {}
-        self._retry = QuicRetryTokenHandler()
+        self._resetKey = ResetKey(credentials.privateKey)
+        self._admission = Admission(self._resetKey)
         self._port: DatagramPort | None = None
         self._stopped: Deferred[None] | None = None
 
@@ -203,83 +180,32 @@ class QuicServer:
         for session in list(self._sessions):
             session.turn()
 
-    # Admission
-
     def _admit(self, datagram: memoryview, address: Any) -> Session | None:
-        """A session for a client's first datagram, if it is one and there is room; else say what RFC 9000 says."""
-        if self._stopped is not None or len(datagram) < SMALLEST_MAX_DATAGRAM_SIZE or not datagram[0] & 0x80:
-            return None
-        try:
-            header = pull_quic_header(Buffer(data=bytes(datagram)), host_cid_length=CONNECTION_ID_SIZE)
-        except ValueError:
-            return None
-        if header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
-            return None
-        if header.version not in VERSIONS:
-            self._answer(
-                encode_quic_version_negotiation(
-                    source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=VERSIONS
-                ),
-                address,
-            )
-            return None
-        if header.packet_type != QuicPacketType.INITIAL:
-            return None
-        return self._admitInitial(header, address)
-
-    def _admitInitial(self, header: QuicHeader, address: Any) -> Session | None:
-        unfinished = sum(1 for session in self._sessions if not session.isEstablished)
-        if unfinished >= MAX_HANDSHAKES:
-            return None
-        original, retrySource = header.destination_cid, None
-        if header.token:
-            try:
-                original = self._retry.validate_token(
-                    address=address,
-                    destination_cid=header.destination_cid,
-                    token=header.token,
-                    now=self._reactor.seconds(),
-                )
-            except ValueError:
-                return None  # RFC 9000 §8.1.3 allows to drop it; the client starts anew
-            retrySource = header.destination_cid
-        elif unfinished >= RETRY_THRESHOLD:
-            self._sendRetry(header, address)
-            return None
-        return self._begin(header.destination_cid, original, retrySource)
-
-    def _sendRetry(self, header: QuicHeader, address: Any) -> None:
-        source = urandom(CONNECTION_ID_SIZE)
-        token = self._retry.create_token(
-            address=address,
-            original_destination_connection_id=header.destination_cid,
-            retry_source_connection_id=source,
-            now=self._reactor.seconds(),
-        )
-        self._answer(
-            encode_quic_retry(
-                version=VERSIONS[0],
-                source_cid=source,
-                destination_cid=header.source_cid,
-                original_destination_cid=header.destination_cid,
-                retry_token=token,
-            ),
-            address,
-        )
-
-    def _begin(self, destination: bytes, original: bytes, retrySource: bytes | None) -> Session:
+        """A session for a client's first datagram, if it is one and there is room."""
         assert self._port is not None
+        if self._stopped is not None:
+            return None
+        unfinished = sum(1 for session in self._sessions if not session.isEstablished)
+        decision = self._admission.decide(datagram, address, unfinished, self._reactor.seconds())
+        if isinstance(decision, Admitted):
+            return self._begin(decision, self._port)
+        if decision is not None:
+            self._port.send(Transmission([decision], len(decision), address))
+        return None
+
+    def _begin(self, admitted: Admitted, port: DatagramPort) -> Session:
         engine = _engine(
             self.credentials,
             self._protocols,
             self._settings,
             None,
-            original_destination_connection_id=original,
-            retry_source_connection_id=retrySource,
+            resetKey=self._resetKey,
+            original_destination_connection_id=admitted.original,
+            retry_source_connection_id=admitted.retrySource,
         )
         session = Session(
             engine,
-            self._port,
+            port,
             self,
             self._reactor,  # type: ignore[arg-type]  # a reactor provides IReactorTime
             self._settings.keepAlive,
@@ -288,17 +214,13 @@ class QuicServer:
         )
         session.whenClosed().addCallback(self._refused, session, engine)
         self._sessions[session] = []
-        self.addRoute(destination, session)
+        self.addRoute(admitted.destination, session)
         self.addRoute(engine.host_cid, session)
         return session
 
     def _refused(self, error: SessionLost, session: Session, engine: Engine) -> None:
         if error.errorCode is not None and engine.isAddressValidated and not session.isEstablished:
             self._onRefused(session.sessionId, session.peerAddress, error)
-
-    def _answer(self, datagram: bytes, address: Any) -> None:
-        assert self._port is not None
-        self._port.send(Transmission([datagram], len(datagram), address))
 
     def addRoute(self, connectionId: bytes, session: Session) -> None:
         """See `session.Routes`."""

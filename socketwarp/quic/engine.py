@@ -8,7 +8,7 @@ which `receive` opens and `transmit` seals by the batch.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aioquic import tls
@@ -25,41 +25,32 @@ from aioquic.quic.connection import (
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicPacketType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.tls import Epoch
 from cryptography import x509
 
 from ..errors import CertificateRejected
 from .control import ControlFrames
 from .frames import FIN, LEN, OFF, checkOffset
+from .gate import CIPHER_SUITES, CheckPeer, PeerRefused
 from .keys import Keyring
 from .numbers import ReceivedNumbers
 from .pathmtu import MAXIMUM
 from .protection import Keys
 from .receive import Receiver
 from .recovery import Recovery
+from .reset import ResetKey, isReset
 from .streams import Limits, Streams
 from .transmission import Transmission
 from .transmit import Transmitter
 
-#: Cipher suites whose header protection can be computed by the batch.
-CIPHER_SUITES = [tls.CipherSuite.AES_128_GCM_SHA256, tls.CipherSuite.AES_256_GCM_SHA384]
+#: Why a connection ends that the peer doesn't know any more (RFC 9000 §10.3).
+RESET = "the other end was restarted and doesn't know this session any more"
 
 #: Packets under one key before we update it; AES-GCM's confidentiality limit is 2**23 (RFC 9001 §6.6).
 KEY_UPDATE_PACKETS = 1 << 21
 
 # What aioquic would print on stderr of a refused handshake is in our log, with who and why.
 logging.getLogger("quic").addHandler(logging.NullHandler())
-
-CheckPeer = Callable[[Sequence[x509.Certificate]], None]
-
-
-class PeerRefused(tls.Alert):
-    """The TLS alert for a certificate that `CheckPeer` rejected."""
-
-    def __init__(self, error: CertificateRejected) -> None:
-        super().__init__(str(error))
-        self.description = tls.AlertDescription(error.alert)
 
 
 class Engine(QuicConnection):
@@ -69,13 +60,21 @@ class Engine(QuicConnection):
     Streams are reached through ``streams`` (what came in: ``streams.touched``), everything else through `next_event`.
 
     :param checkPeer: raises `CertificateRejected` unless the peer's chain (leaf first, empty if it sent none) will do.
+    :param resetKey: gives our connection ids their stateless reset tokens; without, they are random.
     """
 
     def __init__(
-        self, configuration: QuicConfiguration, checkPeer: CheckPeer, limits: Limits, **arguments: Any
-    ) -> None:  # Any: keyword arguments of QuicConnection, passed on as they are
+        self,
+        configuration: QuicConfiguration,
+        checkPeer: CheckPeer,
+        limits: Limits,
+        resetKey: ResetKey | None = None,
+        **arguments: Any,  # Any: keyword arguments of QuicConnection, passed on as they are
+    ) -> None:
         configuration.cipher_suites = CIPHER_SUITES
         super().__init__(configuration=configuration, **arguments)
+        self._resetKey = resetKey
+        self._setResetTokens()
         self.streams = Streams(configuration.is_client, limits)
         self.isClosedByPeer = False
         self._control = ControlFrames(self.streams)
@@ -93,8 +92,6 @@ class Engine(QuicConnection):
         self._keySince = 0
         self._receiver = Receiver(self)
         self._transmitter = Transmitter(self)
-
-    # What the room may ask
 
     @property
     def isConfirmed(self) -> bool:
@@ -137,11 +134,6 @@ class Engine(QuicConnection):
         return self._close_pending or self._state in END_STATES
 
     @property
-    def oneRtt(self) -> QuicPacketSpace:
-        """The packet number space of application data."""
-        return self._oneRtt
-
-    @property
     def pathAddress(self) -> NetworkAddress:
         """The peer's socket address on the current path."""
         return self._network_paths[0].addr
@@ -171,11 +163,9 @@ class Engine(QuicConnection):
         """Bytes of UDP payload in use on the current path."""
         return self._max_datagram_size
 
-    # The gate
-
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
-        self._oneRtt, self._oneRttKeys = self._spaces[Epoch.ONE_RTT], self._cryptos[Epoch.ONE_RTT]
+        self.oneRtt, self._oneRttKeys = self._spaces[Epoch.ONE_RTT], self._cryptos[Epoch.ONE_RTT]
         for space in self._spaces.values():
             space.received_packets = ReceivedNumbers()  # type: ignore[assignment]  # same two methods, no fixed size
         context = self.tls
@@ -221,6 +211,15 @@ class Engine(QuicConnection):
         streams.peerWindowOfTheirs = self._remote_max_stream_data_bidi_local
         self._transmitter.maximum = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size or MAXIMUM
 
+    def _replenish_connection_ids(self) -> None:
+        super()._replenish_connection_ids()
+        self._setResetTokens()
+
+    def _setResetTokens(self) -> None:
+        if self._resetKey is not None:
+            for connectionId in self._host_cids:
+                connectionId.stateless_reset_token = self._resetKey.token(connectionId.cid)
+
     # For `receive.Receiver`
 
     def receive(self, datagrams: Sequence[memoryview], address: NetworkAddress, now: float) -> None:
@@ -233,7 +232,12 @@ class Engine(QuicConnection):
 
     def receiveOrdinary(self, datagram: memoryview, address: NetworkAddress, now: float) -> None:
         """See `receive.Connection`."""
-        if self._state not in END_STATES:
+        if self._state in END_STATES:
+            return
+        if not datagram[0] & 0x80 and isReset(datagram, self._peer_cid.stateless_reset_token):
+            self.close(reason_phrase=RESET)
+            self._close_end()
+        else:
             self.receive_datagram(bytes(datagram), address, now)
 
     def handleFrames(self, plain: bytes, now: float) -> bool:
@@ -285,8 +289,6 @@ class Engine(QuicConnection):
         self.streams.find(frame_type, buf.pull_uint_var())
         buf.pull_uint_var()
 
-    # Sending
-
     def transmit(self, now: float) -> list[Transmission]:
         """
         What is to be sent at `now`: control frames and acknowledgements first, then flights of stream data.
@@ -311,7 +313,7 @@ class Engine(QuicConnection):
         if not self._handshake_confirmed or self._close_pending:
             return True
         path = self._network_paths[0]
-        ackAt = self._oneRtt.ack_at
+        ackAt = self.oneRtt.ack_at
         return bool(
             (ackAt is not None and ackAt <= now)
             or self._control.isDue
@@ -359,7 +361,7 @@ class Engine(QuicConnection):
         crypto = self._oneRttKeys
         if not crypto.send.is_valid():
             return
-        space = self._oneRtt
+        space = self.oneRtt
         while True:
             builder.start_packet(QuicPacketType.ONE_RTT, crypto)
             if space.ack_at is not None:

@@ -108,7 +108,7 @@ class Receiver:
         space, cid = connection.oneRtt, connection.host_cid
         keys, before = connection.receiveKeys()
         start = stop = space.largest_received_packet + 1
-        first = 0
+        first = size = 0
         for datagram, opened in zip(datagrams, keys.open(datagrams, cid, stop), strict=True):
             first, number, plain = opened
             if plain is None and before is not None:
@@ -126,10 +126,12 @@ class Receiver:
                         continue
                 self._handle(plain, now)
                 stop = number + 1
+                size += len(datagram)
             if connection.isDeaf:
                 return
         self._note(start, stop, now)
-        connection.onReceived(first, sum([len(datagram) for datagram in datagrams]), now)
+        if size:
+            connection.onReceived(first, size, now)
 
     def _handle(self, plain: bytes, now: float) -> None:
         connection = self._connection
