@@ -229,7 +229,7 @@ class Running(TapTests):
         self.assertEqual((stops, exits), (["stop"], [0]))
 
     def test_sighup(self) -> None:
-        """Has what can reload look at its files, in the reactor's own time; before there is anything, nothing happens."""
+        """Has what can reload look at its files, in the reactor's own time."""
 
         @implementer(IReloadable)
         class Reloadable(Service):

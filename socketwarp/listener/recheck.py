@@ -21,7 +21,6 @@ from ..errors import SocketwarpError, VerifierFault, VerifierRefused
 from ..interfaces import Identity, ISession, IVerifier
 from .events import Events
 
-
 #: A wait is between these parts of its full length.
 WAIT = (0.7, 0.9)
 

@@ -9,15 +9,17 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socketwarp.errors import VerifierFault, VerifierRefused
+from socketwarp.errors import CertificateRejected, ConfigurationError, VerifierFault, VerifierRefused
+from socketwarp.identity.chains import Standing, standsAnyway
 from socketwarp.identity.http import Answer
-from socketwarp.identity.scep import MAX_REMEMBERED, ScepVerifier, decision, headerValue
+from socketwarp.identity.scep import MAX_REMEMBERED, ScepVerifier, decision, headerValue, scepAgent
 from socketwarp.interfaces import Identity, IVerifier
 from tests.certs import DAY, Authority, Issued, pem
 from tests.scepenrol import Dropped
@@ -50,6 +52,10 @@ class _Agent:
             self.held.append(waiting)
             return waiting
         return cast("Deferred[IResponse]", self._real.request(method, uri, headers, bodyProducer))  # treq is untyped
+
+
+def _fallen(leaf: x509.Certificate) -> None:
+    raise CertificateRejected("CN=swc-1: certificate revoked", 44)
 
 
 class ScepTestCase(SynchronousTestCase):
@@ -317,3 +323,33 @@ class TheFake(SynchronousTestCase):
 
     def test_the_header_has_no_byte_that_a_proxy_might_touch(self) -> None:
         self.assertRegex(headerValue(self.leaf), r"\A[A-Za-z0-9%._~-]+\Z")
+
+
+class OurOwnKnowledge(ScepTestCase):
+    """What our revocation lists say counts before the server's word, and whatever is remembered of it."""
+
+    def test_a_certificate_that_we_know_to_be_revoked_is_refused_without_asking(self) -> None:
+        verifier = ScepVerifier(URL, self.agent, cast(IReactorTime, self.clock), standing=_fallen)
+        refused = self.outcome(verifier.verify(self.client.cert))
+        self.assertIsInstance(refused, VerifierRefused)
+        self.assertEqual((str(refused), self.agent.calls), ("CN=swc-1: certificate revoked", 0))
+
+    def test_a_remembered_admission_doesnt_help_it(self) -> None:
+        standing: list[Standing] = [standsAnyway]
+        verifier = ScepVerifier(
+            URL, self.agent, cast(IReactorTime, self.clock), standing=lambda leaf: standing[0](leaf)
+        )
+        self.assertIsInstance(self.outcome(verifier.verify(self.client.cert)), Identity)
+        standing[0] = _fallen
+        self.assertIsInstance(self.outcome(verifier.verify(self.client.cert)), VerifierRefused)
+
+
+class TheAgentOfTheSettings(SynchronousTestCase):
+    def test_an_error_names_the_setting(self) -> None:
+        for at, name in enumerate(("SWL_SCEP_CA_PATH", "SWL_SCEP_CERT_PATH", "SWL_SCEP_KEY_PATH")):
+            paths = [None, None, None, "/nowhere", None, None, None][3 - at : 6 - at]
+            error = self.assertRaises(ConfigurationError, scepAgent, MemoryReactor(), *paths)
+            self.assertIn(name, str(error))
+
+    def test_without_files_the_systems_roots_are_trusted(self) -> None:
+        verifyObject(IAgent, scepAgent(MemoryReactor(), None, None, None))

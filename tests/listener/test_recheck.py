@@ -1,5 +1,6 @@
 """Running sessions are verified again."""
 
+from functools import partial
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -46,7 +47,7 @@ class RecheckTests(SynchronousTestCase):
                 RecheckPolicy(60),
                 Identity("uid-1", leaf),
                 session,
-                lambda: chance,
+                partial(float, chance),
             ).start()
             (call,) = rig.reactor.getDelayedCalls()
             waits.append(call.getTime() - rig.reactor.seconds())
