@@ -44,7 +44,7 @@ class TransportSettings:
     """
 
     idleTimeout: float = 60.0
-    keepAlive: float = 50.0
+    keepAlive: float = 4.0
     handshakeTimeout: float = 10.0
     streamWindow: int = 1 << 20
     sessionWindow: int = 8 << 20

@@ -34,7 +34,7 @@ MAX_UNACCEPTED = 100
 #: Bytes of a CONNECTION_CLOSE reason that we send.
 MAX_REASON = 500
 
-#: PING is sent when this share of the idle time-out has passed, and after this many seconds at the latest.
+#: PING is sent when nothing was heard for this share of the idle time-out, or for the keep-alive time of the settings.
 KEEP_ALIVE_SHARE = 1 / 3
 
 
@@ -100,6 +100,7 @@ class Session:
         self._timerCall: IDelayedCall | None = None
         self._closing: list[Transmission] = []
         self._afterClose = 0
+        self._lastHeard = clock.seconds()
         self._aliveCall: IDelayedCall | None = clock.callLater(handshakeTimeout, self._handshakeTimedOut)
 
     # ISession
@@ -175,7 +176,8 @@ class Session:
             if self._afterClose & (self._afterClose - 1) == 0:
                 self._transmit(self._closing)
         elif self.isOpen:
-            self._engine.receive(datagrams, address, self._clock.seconds())
+            self._lastHeard = self._clock.seconds()
+            self._engine.receive(datagrams, address, self._lastHeard)
 
     def turn(self) -> None:
         """Deliver what has come in and send what is due."""
@@ -309,6 +311,11 @@ class Session:
         self.turn()
 
     def _ping(self) -> None:
+        """Nothing was heard for the keep-alive time, or it was and this is put off."""
+        silent = self._clock.seconds() - self._lastHeard
+        if silent < self._keepAlive:
+            self._aliveCall = self._clock.callLater(self._keepAlive - silent, self._ping)
+            return
         self._aliveCall = self._clock.callLater(self._keepAlive, self._ping)
         self._engine.send_ping(0)
         self.turn()

@@ -69,7 +69,8 @@ class CommonSettings:
     :ivar crlExpired: what an outdated list does: ``refuse`` or ``warn``.
     :ivar pollSeconds: certificate, key, CA and list files are looked at this often, for changes, seconds.
     :ivar idleTimeout: a session without a packet from the peer ends after this, seconds.
-    :ivar keepAlive: a silent session sends a PING after this, seconds.
+    :ivar keepAlive: a silent session sends a PING after this, seconds, or after a third of the idle time: so soon hears
+        a connector from a restarted listener that doesn't know it any more (PROTOCOL.md allows up to 50).
     :ivar handshakeTimeout: a handshake that takes longer is given up, seconds.
     :ivar streamWindow: bytes a peer may send on a stream before we have consumed them.
     :ivar sessionWindow: the same for all streams of a session together.
@@ -105,7 +106,7 @@ class CommonSettings:
         "_KEEPALIVE_SECONDS",
         "keepalive-seconds",
         "a silent session sends a PING after",
-        default=50.0,
+        default=4.0,
         unit="seconds",
     )
     handshakeTimeout: float = setting(
