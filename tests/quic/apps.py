@@ -7,8 +7,10 @@ What came in is kept by stream: bytes, endings, resets. An application on an `En
 from collections import defaultdict
 from typing import Any, Protocol
 
+from aioquic.buffer import encode_uint_var
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import StopSendingReceived, StreamDataReceived, StreamReset
+from aioquic.tls import Epoch
 
 from socketwarp.quic.engine import Engine
 from socketwarp.quic.streams import StreamState
@@ -163,3 +165,19 @@ def apps(pump: Pump) -> tuple[App, App]:
 
     pump.onStep = read
     return client, server
+
+
+def sealed(sender: QuicConnection, plain: bytes, first: int = 0x40, number: int | None = None) -> bytes:
+    """A 1-RTT packet of these frames, as `sender` would send it; its next packet number unless another is given."""
+    crypto = sender._cryptos[Epoch.ONE_RTT].send
+    if number is None:
+        number = sender._packet_number
+        sender._packet_number += 1
+    first |= crypto.key_phase << 2 | 3
+    header = bytes((first,)) + sender._peer_cid.cid + (number & 0xFFFFFFFF).to_bytes(4)
+    return crypto.encrypt_packet(header, plain, number)
+
+
+def varint(*values: int) -> bytes:
+    """Variable-length integers (RFC 9000 §16)."""
+    return b"".join(encode_uint_var(value) for value in values)

@@ -87,7 +87,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertLess(self.memoryOf(range(200_000)), 400_000)
 
     def test_oneByteFramesBehindAGapCostLittleMoreThanTheirBytes(self) -> None:
-        self.assertLess(self.memoryOf(range(1, 200_001)), 400_000)
+        self.assertLess(self.memoryOf(range(1, 50_001)), 100_000)
 
     def test_twoByteFramesBackwardsCostLittleMoreThanTheirBytes(self) -> None:
         """Each stands before all the others; none makes another gap."""
