@@ -1,37 +1,37 @@
-"""One attempt to reach a listener: resolve its name, then one address after the other."""
+"""One attempt to reach a listener: resolve its name, then race its addresses (RFC 8305, for UDP)."""
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHostnameResolver, IReactorTime
+import attrs
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IHostnameResolver, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from ..errors import SessionLost
+from ..errors import Code, SessionLost, SocketwarpError
 from ..interfaces import Address, ISession
 from .names import MAXIMUM_ADDRESSES, place, resolve
 from .refusals import explain
 
 #: Seconds that resolving the listener's name may take.
 RESOLVE_TIMEOUT = 10.0
+#: Seconds after which the next address is tried beside those that haven't answered (RFC 8305 §5).
+STAGGER = 0.25
+
+Connect = Callable[[Address], Deferred[ISession]]
 
 
 class Attempts:
     """
     Attempts to reach one listener. The address that worked last is tried first.
 
-    The addresses are not raced: a listener that speaks hq-29 can't tell two sessions of one connector from two
-    connectors, and the loser of the race could take the winner's place.
+    The first session wins, and the others are given up before they have said anything: a listener asks who somebody is
+    only after hello. One that speaks nothing but hq-29 can't tell two sessions of one connector from two connectors;
+    but it is the original, and refuses the second.
     """
 
-    _log = Logger()
-
     def __init__(
-        self,
-        name: str,
-        port: int,
-        resolver: IHostnameResolver,
-        clock: IReactorTime,
-        connect: Callable[[Address], Deferred[ISession]],
+        self, name: str, port: int, resolver: IHostnameResolver, clock: IReactorTime, connect: Connect
     ) -> None:
         """:param connect: connects to one address, in a time of its own; fails with `errors.SessionLost`."""
         self._name = name
@@ -46,21 +46,12 @@ class Attempts:
         return Deferred.fromCoroutine(self._attempt())
 
     async def _attempt(self) -> ISession:
-        addresses = await self._addresses()
-        while True:
-            address = addresses.pop(0)
-            try:
-                session = await self._connect(address)
-            except (SessionLost, OSError) as error:
-                if not addresses:
-                    raise
-                self._log.info("{address}: {why}", address=place(*address), why=explain(error))
-            else:
-                self._worked = address
-                return session
+        race = _Race(await self._addresses(), self._clock, self._connect)
+        self._worked, session = await race.run()
+        return session
 
     async def _addresses(self) -> list[Address]:
-        """The listener's addresses, at least one."""
+        """The listener's addresses, at least one: what worked first, then the families in turn."""
 
         def timedOut(result: object, seconds: float) -> None:
             raise SessionLost(f"{self._name} could not be resolved in {seconds:g} s")
@@ -69,5 +60,73 @@ class Attempts:
         found = await resolving.addTimeout(RESOLVE_TIMEOUT, self._clock, timedOut)
         if not found:
             raise SessionLost(f"{self._name} has no address: check the name, and this host's DNS")
-        addresses = [(str(address), self._port) for address in found[:MAXIMUM_ADDRESSES]]
-        return sorted(addresses, key=lambda address: address != self._worked)
+        turns: dict[int, int] = {}
+        ordered: list[tuple[bool, int, Address]] = []
+        for each in found:
+            turns[each.version] = turn = turns.get(each.version, 0) + 1
+            address = (str(each), self._port)
+            ordered.append((address != self._worked, turn, address))
+        return [address for _, _, address in sorted(ordered, key=lambda entry: entry[:2])[:MAXIMUM_ADDRESSES]]
+
+
+@attrs.define(eq=False)
+class _Race:
+    """Connecting to several addresses, each a little after the one before, until one of them answers."""
+
+    _addresses: list[Address]
+    _clock: IReactorTime
+    _connect: Connect
+    _running: list[Deferred[None]] = attrs.field(factory=list, init=False)
+    _call: IDelayedCall | None = attrs.field(default=None, init=False)
+    _won: Deferred[tuple[Address, ISession]] = attrs.field(init=False)
+
+    _log = Logger(namespace="socketwarp.connector.attempt")
+
+    def run(self) -> Deferred[tuple[Address, ISession]]:
+        """Fires with the winner; fails with the reason of the last that failed. Cancelling gives all up."""
+        self._won = Deferred(lambda _: self._giveUp())
+        self._next()
+        return self._won
+
+    def _next(self) -> None:
+        self._call = None
+        address = self._addresses.pop(0)
+        if self._addresses:
+            self._call = self._clock.callLater(STAGGER, self._next)
+        connecting = maybeDeferred(self._connect, address)
+        entry: Deferred[None] = connecting.addCallback(self._succeeded, address)
+        self._running.append(entry)
+        entry.addErrback(self._failed, address, entry)
+
+    def _succeeded(self, session: ISession, address: Address) -> None:
+        if self._won.called:
+            session.close(Code.NO_ERROR, "another address was faster")
+            return
+        won = self._won
+        self._stopTimer()
+        won.callback((address, session))
+        self._giveUp()
+
+    def _failed(self, failure: Failure, address: Address, entry: Deferred[None]) -> None:
+        self._running.remove(entry)
+        if self._won.called:
+            return
+        if not isinstance(failure.value, SocketwarpError | OSError):
+            self._won.errback(failure)
+            self._giveUp()
+        elif self._addresses:
+            self._log.info("{address}: {why}", address=place(*address), why=explain(failure.value))
+            self._stopTimer()
+            self._next()
+        elif not self._running:
+            self._won.errback(failure)
+
+    def _giveUp(self) -> None:
+        self._stopTimer()
+        for entry in tuple(self._running):
+            entry.cancel()
+
+    def _stopTimer(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None

@@ -1,227 +1,305 @@
 """
 Stay connected to one listener, forever.
 
-The state machine::
-
-    idle --start--> connecting --attemptSucceeded--> connected
-    connecting --attemptFailed--> pausing --pauseEnded--> connecting
-    connected --sessionLost--> pausing
-    connecting, connected --stop--> stopping --attemptFailed, sessionLost--> idle
-    pausing --stop--> idle
-
-It decides; `_Hands` does what it decided.
+`lifecycle` decides; what it decided is carried out here.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import attrs
-from automat import TypeMachineBuilder
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import Code, SessionLost
-from ..interfaces import ISession
+from ..errors import Code, SessionLost, SessionRefused, UidTaken
+from ..wire.messages import Goaway
 from .backoff import Backoff
+from .conversation import Conversation
+from .lifecycle import Machine, build
 from .names import place
 from .refusals import explain
 
+#: Sessions that may finish their streams beside the current one; the oldest gives way. Each comes of a renewal.
+RETIRED_LIMIT = 8
 
-class _Machine(Protocol):
-    """What can happen to a link."""
-
-    def start(self) -> None:
-        """Connect, and stay connected."""
-
-    def stop(self) -> Deferred[None]:
-        """Give up what is under way; fires when nothing is left of it."""
-
-    def attemptSucceeded(self, session: ISession) -> None:
-        """There is a session."""
-
-    def attemptFailed(self, error: BaseException) -> None:
-        """No address of the listener gave a session."""
-
-    def sessionLost(self, error: BaseException) -> None:
-        """The session is gone."""
-
-    def pauseEnded(self) -> None:
-        """The time until the next attempt is over."""
+#: Makes one attempt to get a session, and to be admitted; the argument says that the uid is taken from nobody. Its
+#: Deferred can be cancelled.
+Attempt = Callable[[bool], Deferred[Conversation]]
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Hands:
-    """What the machine's decisions are carried out with."""
+    """See `lifecycle.Hands`."""
 
     name: str
     clock: IReactorTime
     backoff: Backoff
     stableSeconds: float
-    attempt: Callable[[], Deferred[ISession]]
-    serve: Callable[[ISession], None]
+    attempt: Attempt
     log: Logger
-    connectedAt: float | None = None
-    stopWaiters: list[Deferred[None]] = attrs.Factory(list)
+    current: Conversation | None = attrs.field(default=None, init=False)
+    isExiled: bool = attrs.field(default=False, init=False)
+    _connectedAt: float = attrs.field(default=0.0, init=False)
+    _retired: list[Conversation] = attrs.field(factory=list, init=False)
+    _attempting: Deferred[None] | None = attrs.field(default=None, init=False)
+    _call: IDelayedCall | None = attrs.field(default=None, init=False)
+    _isStale: bool = attrs.field(default=False, init=False)
+    _isHurried: bool = attrs.field(default=False, init=False)
+    _isStopping: bool = attrs.field(default=False, init=False)
+    _yields: bool = attrs.field(default=False, init=False)
+    _waiters: list[tuple[Deferred[None], bool]] = attrs.field(factory=list, init=False)
 
-    def connect(self, machine: _Machine) -> Deferred[None]:
-        """Begin an attempt, and tell the machine how it ends."""
+    # -- attempts
 
-        def failed(failure: Failure) -> None:
-            error = failure.value or SessionLost("the attempt failed")  # Twisted's types allow a Failure of nothing
-            if not isinstance(error, SessionLost | OSError) and not self.stopWaiters:
-                self.log.failure("{listener}: an unexpected error", failure, listener=self.name)
-            machine.attemptFailed(error)
+    def connect(self, machine: Machine) -> None:
+        """See `lifecycle.Hands`."""
+        self._isStale = self._isHurried = self._isStopping = self.isExiled = False
+        attempting = self.attempt(self._yields)
+        ended = attempting.addCallbacks(self._succeeded, self._failed, (machine,), errbackArgs=(machine,))
+        self._attempting = None if ended.called else ended
 
-        return self.attempt().addCallbacks(machine.attemptSucceeded, failed)
+    def _succeeded(self, conversation: Conversation, machine: Machine) -> None:
+        self._attempting = None
+        machine.attemptSucceeded(conversation)
 
-    def adopt(self, machine: _Machine, session: ISession) -> ISession:
-        """Serve a new session, and tell the machine of its end."""
-        self.connectedAt = self.clock.seconds()
+    def _failed(self, failure: Failure, machine: Machine) -> None:
+        self._attempting = None
+        error = failure.value or SessionLost("the attempt failed")  # Twisted's types allow a Failure of nothing
+        if not isinstance(error, SessionLost | OSError) and not self._isStopping:
+            self.log.failure("{listener}: an unexpected error", failure, listener=self.name)
+        machine.attemptFailed(error)
+        self._checkEmpty(machine)
+
+    def remember(self) -> None:
+        """See `lifecycle.Hands`."""
+        self._isStale = True
+
+    def hurry(self) -> None:
+        """See `lifecycle.Hands`."""
+        self._isHurried = True
+
+    # -- sessions
+
+    def adopt(self, machine: Machine, conversation: Conversation) -> None:
+        """See `lifecycle.Hands`."""
+        older, self.current = self.current, conversation
+        if older is not None:
+            older.say(Goaway("renewed", 0.0, "the connector has a newer session"))
+            self._retire(older)
+        session, welcome = conversation.session, conversation.welcome
+        self._connectedAt = self.clock.seconds()
+        self._yields = False
         self.log.info(
-            "{listener}: connected to {address} by {protocol}, session {session}",
+            "{listener}: connected to {address} by {protocol}{uid}, session {session}",
             listener=self.name,
             address=place(*session.peerAddress),
             protocol=session.protocol,
-            session=session.sessionId,
+            uid=f" as {welcome.uid}" if welcome else "",
+            session=welcome.session if welcome else session.sessionId,
         )
-        session.whenClosed().addCallback(machine.sessionLost)
-        self.serve(session)
-        return session
+        conversation.wentAway = lambda goaway: self._wentAway(machine, conversation, goaway)
+        conversation.fellSilent = lambda: self._fellSilent(machine, conversation)
+        session.whenClosed().addCallback(self._lost, machine, conversation)
+        if self._isStale:
+            self.clock.callLater(0, machine.renew)
 
-    def pause(self, machine: _Machine, error: BaseException) -> IDelayedCall:
-        """Say what happened, and come back later."""
+    def _wentAway(self, machine: Machine, conversation: Conversation, goaway: Goaway) -> None:
+        if conversation is self.current:
+            machine.wentAway(goaway)
+
+    def _fellSilent(self, machine: Machine, conversation: Conversation) -> None:
+        if conversation is self.current:
+            self.log.warn("{listener}: no answer; trying another session", listener=self.name)
+            machine.renew()
+
+    def _lost(self, error: SessionLost, machine: Machine, conversation: Conversation) -> None:
+        if conversation is self.current:
+            self._forget()
+            machine.sessionLost(error)
+        elif conversation in self._retired:
+            self._retired.remove(conversation)
+        self._checkEmpty(machine)
+
+    def _forget(self) -> Conversation:
+        """The current session is current no more; when it was stable, pauses are short again."""
+        conversation, self.current = self.current, None
+        assert conversation is not None, "there is no current session"
+        if self.clock.seconds() - self._connectedAt >= self.stableSeconds:
+            self.backoff.reset()
+        return conversation
+
+    def retire(self, goaway: Goaway) -> BaseException:
+        """See `lifecycle.Hands`. A superseded session has no streams to finish."""
+        conversation = self._forget()
+        self._retire(conversation)
+        if goaway.reason == UidTaken.code:
+            conversation.session.close(Code.SUPERSEDED, goaway.text)
+            return SessionLost(goaway.text, Code.SUPERSEDED, True)
+        return SessionLost(f"{goaway.text or goaway.reason} (goaway)", fromPeer=True)
+
+    def _retire(self, conversation: Conversation) -> None:
+        self._retired.append(conversation)
+        for oldest in self._retired[:-RETIRED_LIMIT]:
+            oldest.session.close(Code.LIMIT, "the connector has renewed itself too often since")
+
+    def discard(self, machine: Machine, conversation: Conversation) -> None:
+        """See `lifecycle.Hands`."""
+        self._retired.append(conversation)
+        conversation.session.whenClosed().addCallback(self._lost, machine, conversation)
+        _close(conversation)
+
+    def probe(self) -> None:
+        """See `lifecycle.Hands`."""
+        if self.current is not None:
+            self.current.probe()
+
+    # -- pauses
+
+    def pause(self, machine: Machine, error: BaseException) -> None:
+        """See `lifecycle.Hands`."""
         delay = self._delay(error)
         self.log.warn(
             "{listener}: {why}; next attempt in {delay:.1f} s", listener=self.name, why=explain(error), delay=delay
         )
-        return self.clock.callLater(delay, machine.pauseEnded)
+        self._call = self.clock.callLater(delay, self._pauseEnded, machine)
+
+    def _pauseEnded(self, machine: Machine) -> None:
+        self._call = None
+        machine.pauseEnded()
+
+    def note(self, error: BaseException) -> None:
+        """See `lifecycle.Hands`."""
+        self.log.warn("{listener}: {why}; connecting already", listener=self.name, why=explain(error))
+
+    def endPause(self) -> None:
+        """See `lifecycle.Hands`."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
 
     def _delay(self, error: BaseException) -> float:
-        connectedAt, self.connectedAt = self.connectedAt, None
-        if isinstance(error, SessionLost) and error.fromPeer and error.errorCode == Code.SUPERSEDED:
-            return self.backoff.longest()  # two that fight for one uid would leave neither in peace
-        if connectedAt is not None and self.clock.seconds() - connectedAt >= self.stableSeconds:
+        if self._isStale or self._isHurried:
             self.backoff.reset()
+            return 0.0
+        if _isSuperseded(error):
+            self._yields = self.isExiled = True
+            return self.backoff.longest()  # two that fight for one uid would leave neither in peace
+        match error:
+            case SessionRefused(retryAfter=None):
+                # Never with this certificate, says the listener; but administrators change their minds.
+                self.isExiled = True
+                return self.backoff.longest()
+            case SessionRefused(retryAfter=float() as seconds):
+                return seconds + self.backoff.next()
         return self.backoff.next()
 
-    def waitForStop(self) -> Deferred[None]:
-        """A Deferred for one who waits for the end."""
-        self.stopWaiters.append(Deferred())
-        return self.stopWaiters[-1]
+    # -- the end
 
-    def stopped(self) -> None:
-        """Tell those who wait."""
-        self.connectedAt = None
-        waiters, self.stopWaiters = self.stopWaiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+    def leave(self, seconds: float) -> None:
+        """See `lifecycle.Hands`."""
+        self._giveUp()
+        for conversation in self._all():
+            conversation.say(Goaway("shutdown", seconds, "the connector is stopping"))
 
+    def close(self, machine: Machine) -> None:
+        """See `lifecycle.Hands`."""
+        self._giveUp()
+        for conversation in self._all():
+            _close(conversation)
+        self._checkEmpty(machine)
 
-def _close(session: ISession) -> None:
-    session.close(Code.SHUTDOWN, "the connector is stopping")
+    def _giveUp(self) -> None:
+        self._isStopping = True
+        self.endPause()
+        if self._attempting is not None:
+            self._attempting.cancel()
 
+    def _all(self) -> list[Conversation]:
+        return [*self._retired, *([] if self.current is None else [self.current])]
 
-def _build() -> Callable[[_Hands], _Machine]:
-    builder = TypeMachineBuilder(_Machine, _Hands)
+    def whenEmpty(self, talking: bool) -> Deferred[None]:
+        """Fires when no session is left, or, if `talking`, none that the listener can end by its own insight."""
+        waiter: Deferred[None] = Deferred()
+        self._waiters.append((waiter, talking))
+        self._tell()
+        return waiter
 
-    def connect(machine: _Machine, hands: _Hands) -> Deferred[None]:
-        return hands.connect(machine)
+    def _checkEmpty(self, machine: Machine) -> None:
+        self._tell()
+        if self._isStopping and self._attempting is None and not self._all():
+            machine.finished()
 
-    def adopt(machine: _Machine, hands: _Hands, session: ISession) -> ISession:
-        return hands.adopt(machine, session)
-
-    def pause(machine: _Machine, hands: _Hands, error: BaseException) -> IDelayedCall:
-        return hands.pause(machine, error)
-
-    idle = builder.state("idle")
-    connecting = builder.state("connecting", connect)
-    connected = builder.state("connected", adopt)
-    pausing = builder.state("pausing", pause)
-    stopping = builder.state("stopping")
-
-    idle.upon(_Machine.start).to(connecting).returns(None)
-    connecting.upon(_Machine.attemptSucceeded).to(connected).returns(None)
-    connecting.upon(_Machine.attemptFailed).to(pausing).returns(None)
-    connected.upon(_Machine.sessionLost).to(pausing).returns(None)
-    pausing.upon(_Machine.pauseEnded).to(connecting).returns(None)
-
-    @idle.upon(_Machine.stop).loop()
-    def stopIdle(machine: _Machine, hands: _Hands) -> Deferred[None]:
-        return succeed(None)
-
-    @connecting.upon(_Machine.stop).to(stopping)
-    def stopConnecting(machine: _Machine, hands: _Hands, attempt: Deferred[None]) -> Deferred[None]:
-        waiting = hands.waitForStop()
-        attempt.cancel()
-        return waiting
-
-    @connected.upon(_Machine.stop).to(stopping)
-    def stopConnected(machine: _Machine, hands: _Hands, session: ISession) -> Deferred[None]:
-        waiting = hands.waitForStop()
-        _close(session)
-        return waiting
-
-    @pausing.upon(_Machine.stop).to(idle)
-    def stopPausing(machine: _Machine, hands: _Hands, call: IDelayedCall) -> Deferred[None]:
-        call.cancel()
-        return succeed(None)
-
-    @stopping.upon(_Machine.stop).loop()
-    def stopAgain(machine: _Machine, hands: _Hands) -> Deferred[None]:
-        return hands.waitForStop()
-
-    @stopping.upon(_Machine.attemptSucceeded).loop()
-    def closeLateSession(machine: _Machine, hands: _Hands, session: ISession) -> None:
-        """The attempt was faster than our giving it up."""
-        session.whenClosed().addCallback(machine.sessionLost)
-        _close(session)
-
-    @stopping.upon(_Machine.attemptFailed).to(idle)
-    @stopping.upon(_Machine.sessionLost).to(idle)
-    def finish(machine: _Machine, hands: _Hands, error: BaseException) -> None:
-        hands.stopped()
-
-    return builder.build()
+    def _tell(self) -> None:
+        left = self._all()
+        for waiter, talking in self._waiters[:]:
+            if self._attempting is None and not any(each.canTalk or not talking for each in left):
+                self._waiters.remove((waiter, talking))
+                waiter.callback(None)
 
 
-_makeMachine = _build()
+def _isSuperseded(error: BaseException) -> bool:
+    if isinstance(error, SessionRefused):
+        return error.reason == UidTaken.code
+    return isinstance(error, SessionLost) and error.fromPeer and error.errorCode == Code.SUPERSEDED
+
+
+def _close(conversation: Conversation) -> None:
+    conversation.session.close(Code.SHUTDOWN, "the connector is stopping")
+
+
+_makeMachine = build(_Hands)
 
 
 class Link(Service):
     """
-    One listener, and our session with it: a service that runs until it is stopped.
-
-    Several listeners are several links. A session that is to outlive its place as the current one (renewal, goaway)
-    is one more state here, and one more session that `stopService` waits for.
+    One listener, and our session with it: a service that runs until it is stopped. Several listeners are several links.
     """
 
     def __init__(
-        self,
-        name: str,
-        attempt: Callable[[], Deferred[ISession]],
-        serve: Callable[[ISession], None],
-        backoff: Backoff,
-        stableSeconds: float,
-        clock: IReactorTime,
+        self, name: str, attempt: Attempt, backoff: Backoff, stableSeconds: float, clock: IReactorTime
     ) -> None:
         """
         :param name: the listener, for logs.
-        :param attempt: makes one attempt to get a session; its Deferred can be cancelled.
-        :param serve: is given each session, at once.
         :param stableSeconds: a session that lived as long makes the next pause short again, seconds.
         """
         log = Logger(namespace="socketwarp.connector.link")
-        self._machine = _makeMachine(_Hands(name, clock, backoff, stableSeconds, attempt, serve, log))
+        self._hands = _Hands(name, clock, backoff, stableSeconds, attempt, log)
+        self._machine = _makeMachine(self._hands)
 
     def startService(self) -> None:
         """Connect, and stay connected."""
         super().startService()
         self._machine.start()
 
+    def renew(self) -> None:
+        """
+        There is a new certificate: use it, and let the session with the old one finish its streams.
+
+        A listener that speaks ``hq-29`` would take the new session for another connector; there, the certificate waits
+        for the next session.
+        """
+        current = self._hands.current
+        if current is None or current.canTalk:
+            self._machine.renew()
+
+    def wake(self) -> None:
+        """The network has changed: don't wait any longer, unless the listener wants us to stay away."""
+        if not self._hands.isExiled:
+            self._hands.backoff.reset()
+            self._machine.wake()
+
+    def leave(self, seconds: float) -> Deferred[None]:
+        """
+        Connect no more, and tell the listener so. Fires when it has ended the sessions in which it can be told, which
+        it does when their streams are over.
+        """
+        self._machine.leave(seconds)
+        return self._hands.whenEmpty(talking=True)
+
     def stopService(self) -> Deferred[None]:
-        """Close the session; fires when it is gone."""
+        """Close all sessions; fires when they are gone."""
         super().stopService()
-        return self._machine.stop()
+        self._machine.stop()
+        return self._hands.whenEmpty(talking=False)

@@ -2,29 +2,37 @@
 
 import random
 from functools import partial
+from importlib.metadata import version
+from os import urandom
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from zope.interface import implementer
 
 from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, ISession
 from ..quic.endpoint import TransportSettings, connect
-from ..settings import ConnectorSettings
+from ..settings import ConnectorSettings, ListenerName
 from ..watches import Hangups
 from ..wire.dialect import DIALECTS
+from ..wire.messages import PING, YIELDS, Hello
 from .attempt import Attempts
 from .backoff import Backoff
+from .conversation import Conversation
 from .link import Link
 from .names import place
+from .network import NetworkWatch
 from .policy import Policy
 from .streams import IncomingStreams
 from .targets import Targets
 
-#: What we offer: the dialects without a control stream, which this room doesn't speak yet.
-PROTOCOLS = [alpn for alpn, dialect in DIALECTS.items() if not dialect.hasControl]
+#: What we offer, the preferred first.
+PROTOCOLS = list(DIALECTS)
+#: Seconds that a listener has to end a session of which we went away, once its streams are over: a round trip, and what
+#: was on its way when it heard.
+FAREWELL_SECONDS = 1.0
 
 
 def makeConnector(
@@ -37,14 +45,18 @@ def makeConnector(
     """
     paths = (settings.certPath, settings.keyPath, settings.caPath)
     load = partial(loadCredentials, *paths, settings.crlPaths, settings.crlExpired, role="client")
-    return ConnectorService(
-        settings, reactor, FileWatch(reactor, (*paths, *settings.crlPaths), load, interval=settings.pollSeconds)
-    )
+
+    def renew(fresh: Credentials) -> None:
+        connector.renew()
+
+    watch = FileWatch(reactor, (*paths, *settings.crlPaths), load, renew, settings.pollSeconds)
+    connector = ConnectorService(settings, reactor, watch)
+    return connector
 
 
 @implementer(IReloadable)
 class ConnectorService(MultiService):
-    """A connector: a link to its listener, and what serves the streams of its sessions."""
+    """A connector: a link to each of its listeners, and what serves the streams of their sessions."""
 
     def __init__(
         self,
@@ -56,6 +68,8 @@ class ConnectorService(MultiService):
         self._settings = settings
         self._reactor = reactor
         self._credentials = credentials
+        self._instance = urandom(8).hex()
+        self._links: list[Link] = []
 
     def startService(self) -> None:
         """Connect, and stay connected."""
@@ -63,17 +77,36 @@ class ConnectorService(MultiService):
         self._hangups = Hangups(self._reactor)
         targets = Targets(Policy(settings.allowTargets), self._reactor, settings.dialTimeout)
         self._streams = IncomingStreams(targets, self._reactor, settings.dialLimit, self._hangups)
-        link = Link(
-            place(settings.serverName, settings.port),
-            Attempts(settings.serverName, settings.port, self._reactor.nameResolver, self._reactor, self._connect),
-            self._streams.serve,
+        self._network = NetworkWatch(self._reactor, self._reactor, self._wake)
+        self._links = [self._makeLink(name) for name in (ListenerName(settings.serverName), *settings.serverNames)]
+        for link in self._links:
+            link.setServiceParent(self)
+        self._credentials.start()
+        self._network.start()
+        super().startService()
+
+    def _makeLink(self, listener: ListenerName) -> Link:
+        settings, clock = self._settings, self._reactor
+        port = listener.port or settings.port
+        attempts = Attempts(
+            listener.host, port, self._reactor.nameResolver, clock, partial(self._connect, listener.host)
+        )
+        return Link(
+            place(listener.host, port),
+            partial(self._converse, attempts),
             Backoff(settings.backoffBase, settings.backoffCap, random.random),
             settings.stableSeconds,
-            self._reactor,
+            clock,
         )
-        link.setServiceParent(self)
-        self._credentials.start()
-        super().startService()
+
+    def renew(self) -> None:
+        """There is a new certificate: change over to it, and drop nobody."""
+        for link in self._links:
+            link.renew()
+
+    def _wake(self) -> None:
+        for link in self._links:
+            link.wake()
 
     def stopService(self) -> Deferred[None]:
         """End session and connections; fires when all of it is gone."""
@@ -85,11 +118,52 @@ class ConnectorService(MultiService):
 
     async def _stop(self) -> None:
         self._credentials.stop()
+        self._network.stop()
+        if self._settings.drainSeconds:
+            await self._drain(self._settings.drainSeconds)
         await maybeDeferred(super().stopService)
         await self._streams.whenIdle()
         self._hangups.close()
 
-    def _connect(self, address: Address) -> Deferred[ISession]:
+    async def _drain(self, seconds: float) -> None:
+        """
+        Tell the listeners that we leave, and let connections finish. The listeners end their sessions when no streams
+        are left, because they alone know of those that are on their way.
+        """
+        end = self._reactor.seconds() + seconds
+        self._streams.leave()
+        gone = DeferredList([link.leave(seconds) for link in self._links])
+        await self._atMost(FAREWELL_SECONDS, gone)
+        await self._atMost(end - self._reactor.seconds(), self._streams.whenIdle())
+        await self._atMost(min(FAREWELL_SECONDS, end - self._reactor.seconds()), gone)
+
+    async def _atMost(self, seconds: float, what: Deferred[Any]) -> None:  # Any: its result doesn't matter
+        """Wait for `what`, but not longer; `what` isn't cancelled."""
+        waiting: Deferred[None] = Deferred()
+        timer = self._reactor.callLater(max(0.0, seconds), waiting.callback, None)
+
+        def happened(result: object) -> object:
+            if timer.active():
+                timer.cancel()
+                waiting.callback(None)
+            return result
+
+        what.addCallback(happened)
+        await waiting
+
+    def _converse(self, attempts: Attempts, yields: bool) -> Deferred[Conversation]:
+        """One attempt, until the listener has admitted us. Streams are served from the session's beginning on."""
+
+        async def converse() -> Conversation:
+            session = await attempts()
+            self._streams.serve(session)
+            features = (PING, YIELDS) if yields else (PING,)
+            hello = Hello("socketwarp", version("socketwarp"), self._instance, self._settings.streamLimit, features)
+            return await Conversation(session, self._reactor).open(hello)
+
+        return Deferred.fromCoroutine(converse())
+
+    def _connect(self, serverName: str, address: Address) -> Deferred[ISession]:
         """One QUIC connection to one address, with the certificate as it is now."""
         settings = self._settings
         transport = TransportSettings(
@@ -100,4 +174,4 @@ class ConnectorService(MultiService):
             sessionWindow=settings.sessionWindow,
             streamLimit=settings.streamLimit,
         )
-        return connect(self._reactor, address, settings.serverName, self._credentials.current, PROTOCOLS, transport)
+        return connect(self._reactor, address, serverName, self._credentials.current, PROTOCOLS, transport)

@@ -36,10 +36,15 @@ class IncomingStreams:
         self._pending = 0
         self._running = 0
         self._waiters: list[Deferred[None]] = []
+        self._isLeaving = False
 
     def serve(self, session: ISession) -> None:
         """Take the session's streams from now on."""
         session.acceptStreams(partial(self._opened, session.sessionId, DIALECTS[session.protocol]))
+
+    def leave(self) -> None:
+        """Take no more streams of listeners that can't be told that we leave."""
+        self._isLeaving = True
 
     def whenIdle(self) -> Deferred[None]:
         """Fires when no connection is left; at once if there is none."""
@@ -50,6 +55,9 @@ class IncomingStreams:
 
     def _opened(self, session: str, dialect: Dialect, stream: IStream) -> None:
         """A stream: until its target is connected it counts as pending."""
+        if self._isLeaving and not dialect.hasControl:
+            stream.abort(Code.SHUTDOWN)
+            return
         if self._pending >= self._dialLimit:
             stream.abort(Code.LIMIT)
             self._log.warn("session {session}: {limit} dials are under way", session=session, limit=self._dialLimit)

@@ -1,21 +1,44 @@
 """The connector as a whole, with a carrier in memory."""
 
 import os
+from collections.abc import Callable
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from socketwarp.connector import service
-from socketwarp.errors import Code, ConfigurationError
-from socketwarp.interfaces import Address, ICredentials, ISession
+from socketwarp.errors import Code, ConfigurationError, SessionLost
+from socketwarp.interfaces import Address, ICredentials, ISession, IStream
 from socketwarp.quic.endpoint import TransportSettings
-from socketwarp.settings import ConnectorSettings
-from socketwarp.wire.preamble import formatPreamble29
+from socketwarp.settings import ConnectorSettings, ListenerName
+from socketwarp.watches import IHangups
+from socketwarp.wire.messages import Goaway, Hello, Welcome
+from socketwarp.wire.preamble import Preamble, formatPreamble29
+from socketwarp.wire.streams import formatPreamble1
 from tests.certs import Authority, Paths
-from tests.connector.fakes import TargetReactor
-from tests.fakes import sessionPair, settle
+from tests.connector.fakes import Listening, TargetReactor
+from tests.fake_tcp import FakeSocket
+from tests.fakes import FakeSession, sessionPair, settle
+
+
+@implementer(IHangups)
+class NoHangups:
+    """Sockets that are played can't be watched."""
+
+    def __init__(self, reactor: object) -> None:
+        pass
+
+    def watch(self, fd: int, reset: Callable[[], None]) -> None:
+        """Nothing will happen."""
+
+    def forget(self, fd: int) -> None:
+        """As well."""
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 class ConnectorTests(SynchronousTestCase):
@@ -26,6 +49,8 @@ class ConnectorTests(SynchronousTestCase):
         self.calls: list[tuple[Address, str, ICredentials, list[str], TransportSettings]] = []
         self.attempts: list[Deferred[ISession]] = []
         self.patch(service, "connect", self.connect)
+        self.patch(service, "Hangups", NoHangups)
+        self.others: tuple[ListenerName, ...] = ()
         os.mkdir(directory := self.mktemp())
         self.paths = Authority().issue("uid-1").write(directory)
 
@@ -54,6 +79,8 @@ class ConnectorTests(SynchronousTestCase):
             streamWindow=20_000,
             sessionWindow=30_000,
             streamLimit=40,
+            drainSeconds=20.0,
+            serverNames=self.others,
         )
 
     def start(self) -> IService:
@@ -68,7 +95,7 @@ class ConnectorTests(SynchronousTestCase):
         [(address, serverName, credentials, protocols, transport)] = self.calls
         self.assertEqual((address, serverName), (("127.0.0.1", 11443), "127.0.0.1"))
         verifyObject(ICredentials, credentials)
-        self.assertEqual(protocols, ["hq-29"])
+        self.assertEqual(protocols, ["socketwarp/1", "hq-29"])
         expected = TransportSettings(
             idleTimeout=31.0,
             keepAlive=7.0,
@@ -79,22 +106,112 @@ class ConnectorTests(SynchronousTestCase):
         )
         self.assertEqual(transport, expected)
 
+    def visitor(self, listener: FakeSession, preamble: bytes) -> tuple[IStream, FakeSocket]:
+        """The stream of one who has reached a target, and the target."""
+        stream = self.successResultOf(listener.openStream())
+        stream.write(preamble)
+        settle(self.reactor)
+        target = self.reactor.dials[-1].succeeds()
+        settle(self.reactor)
+        return stream, target
+
     def test_visitorsReachTheirTargets(self) -> None:
-        """And stopping ends session and connections before its Deferred fires."""
+        """And stopping ends session and connections before its Deferred fires, when it has waited long enough."""
         connector = self.start()
         listener, session = sessionPair(self.reactor)
         self.attempts[0].callback(session)
-        stream = self.successResultOf(listener.openStream())
-        stream.write(formatPreamble29("1-1", "10.0.0.1", 80))
-        settle(self.reactor)
-        target = self.reactor.dials[0].succeeds()
+        _, target = self.visitor(listener, formatPreamble29("1-1", "10.0.0.1", 80))
         stopped = connector.stopService()
+        self.reactor.advance(19.9)
+        settle(self.reactor)
+        self.assertIsNone(session.closedWith)
+        late = self.successResultOf(listener.openStream())
+        late.write(formatPreamble29("1-2", "10.0.0.1", 80))
+        settle(self.reactor)
+        self.assertEqual(1, len(self.reactor.dials))
         self.assertNoResult(stopped)
+        self.reactor.advance(0.1)
         self.assertEqual(session.closedWith, (Code.SHUTDOWN, "the connector is stopping"))
         settle(self.reactor)
         self.successResultOf(stopped)
         self.assertTrue(target.sawReset)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stoppingLetsConnectionsFinish(self) -> None:
+        """The listener is told, opens no more streams, and ends the session when the last one is over."""
+        connector = self.start()
+        listener, session = sessionPair(self.reactor, "socketwarp/1")
+        listening = Listening(listener)
+        self.attempts[0].callback(session)
+        settle(self.reactor)
+        [hello] = listening.heard(Hello)
+        self.assertEqual(("socketwarp", 40, ("ping",)), (hello.software, hello.streamLimit, hello.features))
+        listening.say(Welcome("uid-1", "9a41", 50.0, 60.0))
+        _, target = self.visitor(listener, formatPreamble1(Preamble("1-1", "10.0.0.1", 80)))
+        stopped = connector.stopService()
+        settle(self.reactor)
+        self.assertEqual("shutdown", listening.heard(Goaway)[0].reason)
+        self.reactor.advance(10)
+        # What was on its way when the listener heard it still gets through.
+        _, other = self.visitor(listener, formatPreamble1(Preamble("1-2", "10.0.0.1", 80)))
+        for each in (target, other):
+            each.remoteSends(b"all of it")
+            each.remoteFinishes()
+        settle(self.reactor)
+        self.assertFalse(target.sawReset or other.sawReset)
+        listener.close(Code.NO_ERROR, "all streams are over")
+        settle(self.reactor)
+        self.reactor.advance(20)
+        settle(self.reactor)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_withoutConnectionsStoppingIsQuick(self) -> None:
+        """Also when the listener doesn't answer."""
+        connector = self.start()
+        session = sessionPair(self.reactor, "socketwarp/1")[1]
+        self.attempts[0].callback(session)
+        stopped = connector.stopService()
+        for _ in range(2):
+            self.reactor.advance(service.FAREWELL_SECONDS)
+            settle(self.reactor)
+        self.successResultOf(stopped)
+
+    def test_eachListenerHasASessionOfItsOwn(self) -> None:
+        """At the same time, under its own name; one that is lost is sought again, and the other stays."""
+        self.others = (ListenerName("127.0.0.2"), ListenerName("127.0.0.3", 11444))
+        self.addCleanup(self.start().stopService)
+        self.assertEqual(
+            [
+                (("127.0.0.1", 11443), "127.0.0.1"),
+                (("127.0.0.2", 11443), "127.0.0.2"),
+                (("127.0.0.3", 11444), "127.0.0.3"),
+            ],
+            [call[:2] for call in self.calls],
+        )
+        sessions = [sessionPair(self.reactor)[1] for _ in self.attempts]
+        for attempt, session in zip(list(self.attempts), sessions, strict=True):
+            attempt.callback(session)
+        sessions[1].lose(SessionLost("gone"))
+        self.reactor.advance(60)
+        self.assertEqual(("127.0.0.2", 11443), self.calls[-1][0])
+        self.assertEqual([True, False, True], [session.isOpen for session in sessions])
+
+    def test_aNewCertificateIsUsedAtOnce(self) -> None:
+        """Beside the session with the old one."""
+        self.addCleanup(self.start().stopService)
+        listener, session = sessionPair(self.reactor, "socketwarp/1")
+        listening = Listening(listener)
+        self.attempts[0].callback(session)
+        settle(self.reactor)
+        listening.say(Welcome("uid-1", "9a41", 50.0, 60.0))
+        settle(self.reactor)
+        renewed = Authority().issue("uid-1")
+        renewed.write(os.path.dirname(self.paths.cert))
+        self.reactor.advance(6.0)
+        self.assertEqual(2, len(self.calls))
+        self.assertEqual(self.calls[-1][2].chain[0], renewed.cert)
+        self.assertTrue(session.isOpen)
 
     def test_aNewCertificateIsUsedForTheNextSession(self) -> None:
         """Without a restart."""
