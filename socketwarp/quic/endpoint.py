@@ -219,7 +219,7 @@ class QuicServer:
         return session
 
     def _refused(self, error: SessionLost, session: Session, engine: Engine) -> None:
-        if error.errorCode is not None and engine.isAddressValidated and not session.isEstablished:
+        if error.errorCode is not None and engine.isRefusal and not session.isEstablished:
             self._onRefused(session.sessionId, session.peerAddress, error)
 
     def addRoute(self, connectionId: bytes, session: Session) -> None:

@@ -59,6 +59,7 @@ class Engine(QuicConnection):
 
     Streams are reached through ``streams`` (what came in: ``streams.touched``), everything else through `next_event`.
 
+    :ivar isRefusal: one end has refused the other in the handshake, and the peer's address is its own.
     :param checkPeer: raises `CertificateRejected` unless the peer's chain (leaf first, empty if it sent none) will do.
     :param resetKey: gives our connection ids their stateless reset tokens; without, they are random.
     """
@@ -77,6 +78,7 @@ class Engine(QuicConnection):
         self._setResetTokens()
         self.streams = Streams(configuration.is_client, limits)
         self.isClosedByPeer = False
+        self.isRefusal = False
         self._control = ControlFrames(self.streams)
         self.recovery = self._loss = Recovery(  # type: ignore[assignment]  # ours in place of QuicPacketRecovery
             self._max_datagram_size, self._send_probe
@@ -100,11 +102,6 @@ class Engine(QuicConnection):
         certificate.
         """
         return self._handshake_confirmed
-
-    @property
-    def isAddressValidated(self) -> bool:
-        """Whether the peer has shown that its address is its own (RFC 9000 §8.1)."""
-        return bool(self._network_paths) and self._network_paths[0].is_validated
 
     @property
     def isClosing(self) -> bool:
@@ -200,6 +197,7 @@ class Engine(QuicConnection):
         try:
             self._checkPeer(chain)
         except CertificateRejected as error:
+            self.isRefusal = True
             raise PeerRefused(error) from error
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
@@ -284,6 +282,8 @@ class Engine(QuicConnection):
     def _handle_connection_close_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         super()._handle_connection_close_frame(context, frame_type, buf)
         self.isClosedByPeer = not self._close_pending and self._state == QuicConnectionState.DRAINING
+        # Who knows the id that we chose has heard us, so its address is its own (RFC 9000 §8.1).
+        self.isRefusal |= self.isClosedByPeer and context.host_cid == self.host_cid
 
     def _handle_stream_data_blocked_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         self.streams.find(frame_type, buf.pull_uint_var())
