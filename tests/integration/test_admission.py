@@ -1,0 +1,127 @@
+"""Who isn't let in: refused in the handshake or by the verifier, with the reason in both logs."""
+
+import asyncio
+import json
+import ssl
+import sys
+from http.client import HTTPConnection
+
+from aioquic.asyncio.client import connect
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.tls import AlertDescription
+
+from tests.certs import Authority, Issued, pem, writeFile
+from tests.scepserver import authorityAt
+
+from .processes import ROOT, TunnelCase, freePort
+
+
+class CertificateTests(TunnelCase):
+    """TLS decides."""
+
+    def present(self, issued: Issued, name: str) -> None:
+        """Let an end have this certificate; what it trusts stays as it is."""
+        roots = (self.directory / "ca.crt").read_bytes()
+        issued.write(str(self.directory), name)
+        writeFile(str(self.directory), "ca.crt", roots)
+
+    def test_aConnectorOfAnotherCaIsRefusedAndBothSayWhy(self) -> None:
+        self.present(Authority("Somebody else").issue("uid-1"), "client")
+        self.startListener()
+        self.startConnector()
+        self.connector.waitFor("the listener refused us", "isn't signed by a CA that is trusted there", "next attempt")
+        self.listener.waitFor("refused: TLS refused it", "127.0.0.1")
+        self.assertEqual([], self.listener.stderr)
+        self.assertIn("No QUIC connection", self.call("POST", "/open", self.wish())[1])
+
+    def wish(self) -> dict[str, object]:
+        return {"uid": "uid-1", "port": freePort(), "connect_address": "127.0.0.1", "connect_port": 1}
+
+    def test_aRevokedConnectorIsRefusedAndBothSayWhy(self) -> None:
+        revoked = self.authority.issue("uid-1")
+        self.present(revoked, "client")
+        writeFile(str(self.directory), "revoked.crl", pem(self.authority.crl(revoked)))
+        self.environment["SWL_CRL_PATHS"] = "revoked.crl"
+        self.startListener()
+        self.startConnector()
+        self.connector.waitFor("our certificate has been revoked", "next attempt")
+        self.listener.waitFor("refused: TLS refused it", "revoked")
+
+    def test_aListenerWithAnotherNameIsRefusedAndBothSayWhy(self) -> None:
+        self.present(self.authority.server("elsewhere.example"), "server")
+        self.startListener()
+        self.startConnector()
+        self.connector.waitFor(
+            "we refused the listener", "not a certificate for the server name localhost", "next attempt"
+        )
+        self.listener.waitFor("refused: it ended the handshake", "not a certificate for the server name localhost")
+
+    def test_whoShowsNoCertificateIsRefused(self) -> None:
+        self.startListener()
+
+        async def handshake() -> None:
+            configuration = QuicConfiguration(alpn_protocols=["hq-29"], verify_mode=ssl.CERT_NONE)
+            port = self.environment["SWL_PORT"]
+            async with connect("127.0.0.1", int(port), configuration=configuration) as client:
+                # TLS 1.3 has told the client that all is well before the server looks at what the client shows.
+                await client.wait_closed()
+                closed = client._quic._close_event
+                assert closed is not None
+                self.assertEqual(0x100 + AlertDescription.certificate_required, closed.error_code)
+
+        asyncio.run(handshake())
+        self.listener.waitFor("refused: TLS refused it", "certificate")
+
+
+class VerifierTests(TunnelCase):
+    """The SCEP server decides, or can't."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        scep = (sys.executable, "-m", "tests.scepserver", "--port", "0", "--ca", str(self.directory / "scep.crt"))
+        self.environment["PYTHONPATH"] = str(ROOT)
+        self.server = self.run_("scepserver", *scep, "--client", "uid-1")
+        self.url = self.server.waitFor("SCEP server on").split()[-1]
+        self.environment |= {"SWL_VERIFIER": "scep", "SWL_SCEP_URL": f"{self.url}/api/cert/verify"}
+        authority = authorityAt(str(self.directory / "scep.crt"))
+        authority.server().write(str(self.directory), "server")
+        self.knows("uid-1")
+
+    def knows(self, uid: str) -> None:
+        """The connector has a certificate of the SCEP server's."""
+        authorityAt(str(self.directory / "scep.crt")).issue(uid).write(str(self.directory), "client")
+
+    def tell(self, behaviour: str) -> None:
+        """Change how the server behaves."""
+        connection = HTTPConnection(self.url.removeprefix("http://"))
+        connection.request("POST", "/fake/verify", json.dumps({"behaviour": behaviour}))
+        self.assertEqual(200, connection.getresponse().status)
+        connection.close()
+
+    def test_whomTheServerKnowsIsLetIn(self) -> None:
+        self.startBoth()
+        server = self.listen()
+        self.assertEcho(server, self.entrance(server))
+
+    def test_whomTheServerRefusesIsToldSoAndBothSayWhy(self) -> None:
+        self.knows("stranger")
+        self.startListener()
+        self.startConnector()
+        self.connector.waitFor("verifier refuses our certificate", "User Not Found", "next attempt")
+        self.listener.waitFor("refused:", "User Not Found")
+
+    def test_whileTheServerIsDownNobodyIsLetInAndAfterwardsTheConnectorIs(self) -> None:
+        self.tell("database")
+        self.startListener()
+        self.startConnector()
+        self.connector.waitFor("can't ask its verifier who we are", "next attempt")
+        self.listener.waitFor("refused:", "Failed to get RCs")
+        self.tell("proper")
+        self.listener.waitFor("connector uid-1 connected")
+
+    def test_withoutAServerNobodyIsLetInAndBothSayWhy(self) -> None:
+        self.server.end()
+        self.startListener()
+        self.startConnector()
+        self.connector.waitFor("can't ask its verifier who we are", "next attempt")
+        self.listener.waitFor("refused:", "no connection")

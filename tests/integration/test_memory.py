@@ -1,0 +1,78 @@
+"""A reader that takes nothing costs windows, not what waits for it: memory of both ends, as the kernel counts it."""
+
+import re
+import select
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .processes import PATIENCE, Process, TunnelCase
+
+MUCH = 256 << 20
+PIECE = bytes(1 << 20)
+#: A stream's flow-control window, by default (PROTOCOL.md).
+WINDOW = 1 << 20
+#: What an end may hold beyond its windows: buffers of the code that runs for the first time, and free memory that the
+#: allocator keeps in arenas of 1 MiB and blocks below 128 KiB (mallopt(3), M_MMAP_THRESHOLD).
+ALLOCATOR = 3 << 20
+#: Seconds without room in a socket until its writer counts as stopped. Too short a time makes the test weaker, not red.
+STILL = 2.0
+
+
+def peak(process: Process) -> int:
+    """The most memory that the process has had since `forget`, in bytes (proc_pid_status(5))."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    assert found
+    return int(found[1]) << 10
+
+
+def forget(process: Process) -> int:
+    """Let the peak be what it has now; that (proc_pid_clear_refs(5))."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    return peak(process)
+
+
+class SlowReaderTests(TunnelCase):
+    """256 MiB for one who doesn't read them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.startBoth()
+        self.server = self.listen()
+        self.visitor, self.target = self.pair(self.server, self.entrance(self.server))
+
+    def fill(self, source: socket.socket) -> int:
+        """Send until nothing more is taken; how much was."""
+        source.setblocking(False)
+        sent = 0
+        while sent < MUCH and select.select([], [source], [], STILL)[1]:
+            sent += source.send(PIECE[: MUCH - sent])
+        source.settimeout(PATIENCE)
+        return sent
+
+    def finish(self, source: socket.socket, sent: int) -> None:
+        """Send the rest, and FIN."""
+        while sent < MUCH:
+            source.sendall(PIECE[: MUCH - sent])
+            sent += len(PIECE[: MUCH - sent])
+        source.shutdown(socket.SHUT_WR)
+
+    def costsWindows(self, source: socket.socket, sink: socket.socket) -> None:
+        before = {process: forget(process) for process in (self.listener, self.connector)}
+        sent = self.fill(source)
+        self.assertLess(sent, MUCH)
+        with ThreadPoolExecutor(1) as threads:
+            finished = threads.submit(self.finish, source, sent)
+            received = 0
+            while piece := sink.recv(1 << 16):
+                received += len(piece)
+            finished.result(PATIENCE)
+        self.assertEqual(MUCH, received)
+        for process, resident in before.items():
+            self.assertLess(peak(process) - resident, 2 * WINDOW + ALLOCATOR, process.name)
+
+    def test_aTargetThatDoesNotReadCostsEitherEndTwoWindows(self) -> None:
+        self.costsWindows(self.visitor, self.target)
+
+    def test_aVisitorThatDoesNotReadCostsEitherEndTwoWindows(self) -> None:
+        self.costsWindows(self.target, self.visitor)
