@@ -29,9 +29,9 @@ class ControlFrames:
         streams = self._streams
         return bool(streams.due or streams.maxDataDue or streams.maxStreamsDue or streams.blockedDue)
 
-    def write(self, builder: QuicPacketBuilder) -> None:
+    def write(self, builder: QuicPacketBuilder, now: float, rtt: float) -> None:
         """
-        Write all that is due.
+        Write all that is due at `now`; `rtt` is the smoothed round-trip time, in seconds.
 
         :raises QuicPacketBuilderStop: the packet or the congestion window is full; the rest stays due.
         """
@@ -41,24 +41,24 @@ class ControlFrames:
             streams.blockedDue = False
         if streams.maxDataDue:
             buffer = builder.start_frame(QuicFrameType.MAX_DATA, 1 + VARINT, self._onLimit, ("maxDataDue",))
-            buffer.push_uint_var(streams.grantData())
+            buffer.push_uint_var(streams.grantData(now, rtt))
         if streams.maxStreamsDue:
             buffer = builder.start_frame(QuicFrameType.MAX_STREAMS_BIDI, 1 + VARINT, self._onLimit, ("maxStreamsDue",))
             buffer.push_uint_var(streams.grantStreams())
         while streams.due:
             state = next(iter(streams.due))
-            self._writeStream(builder, state)
+            self._writeStream(builder, state, now, rtt)
             del streams.due[state]
 
     @staticmethod
     def _start(builder: QuicPacketBuilder, frameType: int, value: int) -> None:
         builder.start_frame(frameType, 1 + VARINT).push_uint_var(value)
 
-    def _writeStream(self, builder: QuicPacketBuilder, state: StreamState) -> None:
+    def _writeStream(self, builder: QuicPacketBuilder, state: StreamState, now: float, rtt: float) -> None:
         if state.grantDue:
             buffer = builder.start_frame(QuicFrameType.MAX_STREAM_DATA, 1 + 2 * VARINT, self._onGrant, (state,))
             buffer.push_uint_var(state.streamId)
-            buffer.push_uint_var(self._streams.grantStreamData(state))
+            buffer.push_uint_var(self._streams.grantStreamData(state, now, rtt))
         if state.stopDue is not None:
             arguments = (state, state.stopDue)
             buffer = builder.start_frame(QuicFrameType.STOP_SENDING, 1 + 2 * VARINT, self._onStop, arguments)

@@ -24,6 +24,11 @@ TIME_THRESHOLD = 9 / 8
 GRANULARITY = 0.001
 PERSISTENT_CONGESTION_THRESHOLD = 3
 
+#: A queue: the smoothed round-trip time exceeds the least by this share of it, and by these seconds. CoDel (RFC 8289)
+#: begins to drop at 5 ms of queue.
+QUEUE_SHARE = 0.125
+QUEUE_SECONDS = 0.003
+
 #: RFC 9002 §6.2.2: the first probe time-out's base, in seconds. Lower than the RFC's 333 ms (SHOULD), as the engine's.
 INITIAL_RTT = 0.1
 
@@ -222,6 +227,13 @@ class Recovery:
             self._rttVariance = 3 / 4 * self._rttVariance + 1 / 4 * abs(self.smoothedRtt - adjusted)
             self.smoothedRtt = 7 / 8 * self.smoothedRtt + 1 / 8 * adjusted
 
+    @property
+    def _isQueueing(self) -> bool:
+        """Whether the round-trip time is above the path's own by more than jitter explains."""
+        if self.smoothedRtt is None:
+            return False
+        return self.smoothedRtt - self._rttMinimum > max(self._rttMinimum * QUEUE_SHARE, QUEUE_SECONDS)
+
     def _detectLoss(self, space: QuicPacketSpace, now: float) -> None:
         """RFC 9002 §6.1: what is three packets or 9/8 round trips behind an acknowledged one is lost."""
         rtt = max(self._rttLatest, self.smoothedRtt) if self.smoothedRtt is not None else INITIAL_RTT
@@ -249,7 +261,7 @@ class Recovery:
     def _onLost(self, lost: list[Sent], space: QuicPacketSpace, now: float) -> None:
         size = self._drop(lost, space)
         if size:
-            self.congestion.onLost(size, lost[-1].sentTime, now)
+            self.congestion.onLost(size, lost[-1].sentTime, now, self._isQueueing)
             if self._isPersistentCongestion(lost):
                 self.congestion.onPersistentCongestion()
             self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)

@@ -10,6 +10,8 @@ from socketwarp.quic.congestion import (
     BETA,
     BURST_DATAGRAMS,
     INITIAL_WINDOW,
+    LOSS_SAMPLE,
+    LOSS_TOLERANCE,
     MINIMUM_WINDOW,
     PACING_GAIN,
     PACING_RTT,
@@ -47,12 +49,12 @@ class CubicTests(SynchronousTestCase):
         cubic = Cubic(SIZE)
         cubic.window = 100 * SIZE
         send(cubic, 3 * SIZE)
-        cubic.onLost(SIZE, 1.0, 1.1)
+        cubic.onLost(SIZE, 1.0, 1.1, True)
         self.assertEqual(70 * SIZE, cubic.window)
         self.assertFalse(cubic.isInSlowStart)
-        cubic.onLost(SIZE, 1.05, 1.15)  # sent before the reduction
+        cubic.onLost(SIZE, 1.05, 1.15, True)  # sent before the reduction
         self.assertEqual(70 * SIZE, cubic.window)
-        cubic.onLost(SIZE, 1.12, 1.2)
+        cubic.onLost(SIZE, 1.12, 1.2, True)
         self.assertApproximates(49 * SIZE, cubic.window, 1)
         self.assertEqual(0, cubic.inFlight)
 
@@ -60,7 +62,7 @@ class CubicTests(SynchronousTestCase):
         cubic = Cubic(SIZE)
         cubic.window = 100 * SIZE
         send(cubic, 2 * SIZE)
-        cubic.onLost(SIZE, 1.0, 1.1)
+        cubic.onLost(SIZE, 1.0, 1.1, True)
         cubic.onAcknowledged(SIZE, 1.05, 1.15, RTT)
         self.assertEqual((70 * SIZE, 0), (cubic.window, cubic.inFlight))
 
@@ -75,13 +77,13 @@ class CubicTests(SynchronousTestCase):
     def test_theWindowNeverFallsBelowTwoDatagrams(self) -> None:
         cubic = Cubic(SIZE)
         for number in range(30):
-            cubic.onLost(0, number + 0.5, number + 1)
+            cubic.onLost(0, number + 0.5, number + 1, True)
         self.assertEqual(MINIMUM_WINDOW * SIZE, cubic.window)
 
     def test_persistentCongestionLeavesTheMinimumAndStartsAnew(self) -> None:
         cubic = Cubic(SIZE)
         cubic.window = 100 * SIZE
-        cubic.onLost(0, 1.0, 1.1)
+        cubic.onLost(0, 1.0, 1.1, True)
         cubic.onPersistentCongestion()
         self.assertEqual(MINIMUM_WINDOW * SIZE, cubic.window)
         self.assertTrue(cubic.isInSlowStart)
@@ -92,7 +94,7 @@ class CubicTests(SynchronousTestCase):
         """RFC 9438 §4.2: K = cbrt((W_max - cwnd) / C) seconds."""
         cubic = Cubic(SIZE)
         cubic.window = 1000 * SIZE
-        cubic.onLost(0, 1.0, 1.0)
+        cubic.onLost(0, 1.0, 1.0, True)
         now = 1.0
         while now < 1 + math.cbrt(1000 * (1 - BETA) / C):
             now += RTT
@@ -103,7 +105,7 @@ class CubicTests(SynchronousTestCase):
         """RFC 9438 §4.3, the Reno-friendly region."""
         cubic = Cubic(SIZE)
         cubic.window = 20 * SIZE
-        cubic.onLost(0, 1.0, 1.0)
+        cubic.onLost(0, 1.0, 1.0, True)
         window, now = cubic.window / SIZE, 1.0
         for _ in range(10):
             now += 0.001
@@ -116,14 +118,14 @@ class CubicTests(SynchronousTestCase):
         """Fast convergence, RFC 9438 §4.7: the plateau is lower than the window at the loss."""
         cubic = Cubic(SIZE)
         cubic.window = 100 * SIZE
-        cubic.onLost(0, 1.0, 1.0)
-        cubic.onLost(0, 1.5, 2.0)
+        cubic.onLost(0, 1.0, 1.0, True)
+        cubic.onLost(0, 1.5, 2.0, True)
         self.assertAlmostEqual(70 * (1 + BETA) / 2, cubic._maximum)
 
     def test_aNewPathBeginsAgain(self) -> None:
         cubic = Cubic(SIZE)
         send(cubic, SIZE)
-        cubic.onLost(0, 1.0, 1.0)
+        cubic.onLost(0, 1.0, 1.0, True)
         cubic.restart(1400)
         self.assertEqual((INITIAL_WINDOW * 1400, True, SIZE), (cubic.window, cubic.isInSlowStart, cubic.inFlight))
 
@@ -139,7 +141,7 @@ class CubicTests(SynchronousTestCase):
                 cubic.onAcknowledged(size, now - RTT, now, RTT)
                 self.assertTrue(before <= cubic.window <= before + size + 1)
             elif kind == "lost":
-                cubic.onLost(size, now - RTT, now)
+                cubic.onLost(size, now - RTT, now, True)
                 self.assertTrue(max(MINIMUM_WINDOW * SIZE, int(before * BETA)) <= cubic.window <= before)
             else:
                 cubic.onExpired(size)
@@ -183,3 +185,31 @@ class PacerTests(SynchronousTestCase):
         when = pacer.nextTime(10.0)
         self.assertApproximates(burst / 2, pacer.credit(when), 1)
         self.assertGreaterEqual(pacer.nextTime(when), when + 0.001)
+
+
+class ToleranceTests(SynchronousTestCase):
+    """Losses that aren't congestion."""
+
+    def test_aLossWithoutAQueueLeavesTheWindow(self) -> None:
+        cubic = Cubic(SIZE)
+        cubic.onLost(SIZE, 1.0, 1.1, False)
+        self.assertTrue(cubic.isInSlowStart)
+        self.assertEqual(Cubic(SIZE).window, cubic.window)
+
+    def test_moreThanTheToleratedShareIsCongestionWithoutAQueue(self) -> None:
+        cubic = Cubic(SIZE)
+        cubic.inFlight = 2000 * SIZE
+        before = cubic.window
+        for number in range(int(LOSS_TOLERANCE * LOSS_SAMPLE) + 1):
+            self.assertEqual(before, cubic.window)
+            cubic.onLost(SIZE, 1.0 + number, 1.5 + number, False)
+        self.assertEqual(int(before * BETA), cubic.window)
+
+    def test_oldLossesAreForgotten(self) -> None:
+        cubic = Cubic(SIZE)
+        cubic.inFlight = 100_000 * SIZE
+        cubic.isLimiting = False  # the window stands still
+        for number in range(100):  # 1 %, for long
+            cubic.onAcknowledged(99 * SIZE, float(number), number + 0.1, 0.1)
+            cubic.onLost(SIZE, float(number), number + 0.1, False)
+        self.assertEqual(Cubic(SIZE).window, cubic.window)

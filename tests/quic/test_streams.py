@@ -123,7 +123,7 @@ class CreditTests(StreamsCase):
         self.receive(0, 499, 1)
         self.consume(state)
         self.assertTrue(state.grantDue)
-        self.assertEqual(1500, self.streams.grantStreamData(state))
+        self.assertEqual(1500, self.streams.grantStreamData(state, 0.0, 0.0))
         self.receive(0, 500, 1000)
         self.refused(QuicErrorCode.FLOW_CONTROL_ERROR, self.receive, 0, 1500, 1)
 
@@ -133,7 +133,7 @@ class CreditTests(StreamsCase):
             self.assertFalse(self.streams.maxDataDue)
             self.consume(self.streams.states[streamId])
         self.assertTrue(self.streams.maxDataDue)
-        self.assertEqual(1250 + 2500, self.streams.grantData())
+        self.assertEqual(1250 + 2500, self.streams.grantData(0.0, 0.0))
         self.assertFalse(self.streams.maxDataDue)
         self.assertEqual(1250, self.streams.bytesDelivered)
 
@@ -190,9 +190,9 @@ class CreditTests(StreamsCase):
             elif state is not None and step == "c":
                 self.consume(state)
             elif state is not None and step == "g":
-                toldStream[number] = streams.grantStreamData(state)
+                toldStream[number] = streams.grantStreamData(state, 0.0, 0.0)
             elif step == "G":
-                toldAll = streams.grantData()
+                toldAll = streams.grantData(0.0, 0.0)
             elif state is not None and step == "s":
                 streams.stop(state, 1)
             elif state is not None and step == "x" and number not in ended:
