@@ -9,6 +9,7 @@ import errno
 import socket
 from collections.abc import Callable
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.posixbase import _DisconnectSelectableMixin
 from twisted.internet.task import Clock
@@ -193,10 +194,17 @@ class FakeSocket:
             self._finOut = True
 
 
+class LocalConnection(Connection):
+    """A connection with an end here."""
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "203.0.113.1", 18080)
+
+
 def connect(reactor: FakeReactor, protocol: IProtocol) -> FakeSocket:
     """Give `protocol` a TCP connection; the result plays the remote end."""
     remote = FakeSocket(reactor)
-    transport = Connection(remote, protocol, reactor)  # type: ignore[arg-type]  # both are fakes
+    transport = LocalConnection(remote, protocol, reactor)  # type: ignore[arg-type]  # both are fakes
     transport.connected = 1
     transport.startReading()
     protocol.makeConnection(transport)

@@ -24,7 +24,7 @@ from ..errors import BadRequest, MalformedPreamble, RequestTooLarge, SocketwarpE
 from ..wire.preamble import checkHost
 from .connectors import Connectors
 from .ports import Ports
-from .store import PortSpec
+from .wishes import PortSpec
 
 #: Bytes of a request's body; the calls need some hundred.
 BODY_LIMIT = 65536

@@ -1,84 +1,37 @@
 """
 The open TCP ports: wishes, reconciled to sockets.
 
-A wish (`store.PortSpec`) lasts until somebody closes the port. Its socket is bound as long as it can be, whether its
-connector is there or not; every visitor asks anew who carries it. What can't be bound when the listener starts is tried
-again until it can.
+A wish (`wishes.PortSpec`) lasts until somebody closes the port, or its lease is over. Its socket is bound as long as it
+can be, whether its connector is there or not; every visitor asks anew who carries it. What can't be bound when the
+listener starts is tried again until it can.
 """
 
-from collections.abc import Callable
-from functools import partial
-from ipaddress import IPv6Address, ip_address
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import TypeVar
 
 import attrs
-from twisted.internet.address import IPv4Address as IPv4Tcp
-from twisted.internet.address import IPv6Address as IPv6Tcp
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IProtocolFactory, IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
-from ..bridge import Bridge
-from ..errors import LimitReached, NoSuchPort, PortClosed, PortDenied, PortUnavailable, SocketwarpError
-from ..interfaces import Address
-from .connectors import Connectors
-from .events import Events
-from .store import IPortStore, PortSpec
-from .visitors import Limits, Visitor
+from ..errors import BadRequest, NoSuchPort, PortClosed, PortDenied, PortUnavailable, SocketwarpError
+from ..settings import PortRange
+from .entries import Entry, Lobby
+from .wishes import PortSpec
 
 #: Seconds between two attempts to bind what could not be bound at start.
 RETRY_SECONDS = 5.0
+#: Where a free port is looked for when every one is allowed: below those that Linux gives to outgoing connections
+#: (net.ipv4.ip_local_port_range), one of which could have it when the listener starts again.
+FREE_RANGE = PortRange(10_000, 32_767)
+#: How many ports are tried until one is free. They are chosen by chance: if other programs have half of them, one
+#: search in 2**256 fails.
+FREE_TRIES = 256
 
 _T = TypeVar("_T")
-#: Binds an address and port and gives connections to the factory; raises `errors.PortUnavailable`.
-Listen = Callable[[IProtocolFactory, str, int], IListeningPort]
-
-
-@attrs.define(eq=False)
-class Entry:
-    """
-    One wished port.
-
-    :ivar spec: the wish.
-    :ivar socket: `None` while it can't be bound.
-    :ivar visitors: who is here.
-    :ivar closing: somebody has closed it, and it is on its way out.
-    :ivar waitsFor: why it can't be bound; empty when it is.
-    """
-
-    spec: PortSpec
-    number: int
-    socket: IListeningPort | None = None
-    visitors: set[Visitor] = attrs.field(factory=set)
-    closing: bool = False
-    waitsFor: str = ""
-    _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
-
-    def nextId(self) -> str:
-        """A connection id, unique in the life of the process: the port's number and the visitor's, like ``3-17``."""
-        return f"{self.number}-{next(self._numbers)}"
-
-
-class _EntryFactory(Factory):
-    """What an entry's socket gives its connections to."""
-
-    noisy = False
-
-    def __init__(self, accept: Callable[[Address], Bridge]) -> None:
-        self._accept = accept
-
-    def buildProtocol(self, address: IAddress | None) -> Bridge:
-        """A visitor comes; from TCP, so there is an address."""
-        return self._accept(_plain(address))
-
-
-def _plain(address: IAddress | None) -> Address:
-    """The address as `interfaces` wants it: an IPv4 visitor of a dual-stack socket is an IPv4 visitor."""
-    assert isinstance(address, IPv4Tcp | IPv6Tcp)
-    host = ip_address(address.host)
-    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
-    return str(mapped or host), address.port
 
 
 @attrs.define(eq=False)
@@ -86,90 +39,153 @@ class Ports:
     """
     All wished ports.
 
-    :ivar mayOpen: whether the settings allow a port to be opened.
+    :ivar allowed: the ports that may be opened; empty: every one.
     """
 
-    _clock: IReactorTime
-    _listen: Listen
-    _connectors: Connectors
-    _store: IPortStore
-    _events: Events
-    _limits: Limits = attrs.field(factory=Limits)
-    mayOpen: Callable[[int], bool] = attrs.field(default=lambda port: True)
+    _lobby: Lobby
+    allowed: Sequence[PortRange] = ()
     _entries: dict[int, Entry] = attrs.field(factory=dict, init=False)
-    _visitors: int = attrs.field(default=0, init=False)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
     _stopping: bool = attrs.field(default=False, init=False)
     _retry: IDelayedCall | None = attrs.field(default=None, init=False)
 
+    _log = Logger()
+
     def specs(self) -> list[PortSpec]:
         """The wishes, in the order in which they were made in this process."""
-        return [entry.spec for entry in self._entries.values()]
+        return [entry.spec for entry in self._entries.values() if not entry.closing]
+
+    def entries(self) -> list[Entry]:
+        """All ports, those that are closing included."""
+        return list(self._entries.values())
+
+    def entry(self, port: int) -> Entry:
+        """
+        One of them.
+
+        :raises errors.NoSuchPort: there is none.
+        """
+        if port not in self._entries:
+            raise NoSuchPort(port)
+        return self._entries[port]
+
+    def mayOpen(self, port: int) -> bool:
+        """Whether the settings allow a port to be opened."""
+        return not self.allowed or any(port in each for each in self.allowed)
 
     def restore(self) -> None:
         """
-        Take the stored wishes up again.
+        Take the stored wishes up again; those whose lease has ended meanwhile are closed instead.
 
         :raises errors.ConfigurationError: when what is stored can't be trusted.
         """
-        for spec in self._store.load():
-            self._entries[spec.port] = Entry(spec, next(self._numbers))
+        for kept in self._lobby.store.load():
+            self._entries[kept.spec.port] = self._enter(kept.spec, kept.used)
+        for entry in list(self._entries.values()):
+            entry.watchLease()
         self._bindMissing()
 
-    def desire(self, spec: PortSpec) -> Deferred[None]:
+    def desire(self, spec: PortSpec) -> Deferred[PortSpec]:
         """
-        Open a port, now and after every restart; fires once the wish is on the disk. Cancelling changes nothing.
+        Open a port, now and after every restart; fires once the wish is on the disk, with the wish, which has a port if
+        `spec` had none (0). Cancelling changes nothing.
 
         Fails with `errors.PortDenied` when the settings don't allow it, with `errors.PortUnavailable` when it is open
-        already or can't be bound, with `errors.StoreUnavailable`, and with `errors.PortClosed` when the listener stops;
-        then nothing has changed.
+        already or can't be bound, or when no port is free; with `errors.BadRequest` when its lease is over already,
+        with `errors.StoreUnavailable`, and with `errors.PortClosed` when the listener stops; then nothing has changed.
         """
         return _uncancelled(ensureDeferred(self._desire(spec)))
 
-    async def _desire(self, spec: PortSpec) -> None:
+    def check(self, spec: PortSpec) -> None:
+        """
+        Refuse what can be known to fail before anything has been tried.
+
+        :raises errors.PortDenied: and `errors.BadRequest`, and `errors.PortClosed`, as `desire` says.
+        """
         if self._stopping:
             raise PortClosed("the listener stops and opens no more ports")
-        if spec.port in self._entries:
-            raise PortUnavailable(f"port {spec.port} is open already; close it first")
-        entry = Entry(spec, next(self._numbers))
-        self._bind(entry)
-        self._entries[spec.port] = entry
-        try:
-            await self._store.put(spec)
-        except SocketwarpError:
-            await self._drop(entry)
-            raise
+        if spec.port and not self.mayOpen(spec.port):
+            raise PortDenied(f"port {spec.port} is not one that SWL_ALLOW_PORTS allows")
+        there = self._entries.get(spec.port)
+        if reason := spec.limits.overBy(self._lobby.clock.seconds(), there.used if there else 0):
+            raise BadRequest(f"the port would be closed at once: {reason}")
 
-    def withdraw(self, port: int) -> Deferred[int]:
+    async def _desire(self, spec: PortSpec) -> PortSpec:
+        self.check(spec)
+        entry = self._open(spec) if spec.port else self._openAny(spec)
+        try:
+            await self._lobby.store.put(entry.spec)
+        except SocketwarpError:
+            await self._drop(entry, 0, "its wish could not be kept")
+            raise
+        entry.watchLease()
+        return entry.spec
+
+    def change(self, spec: PortSpec) -> Deferred[PortSpec]:
         """
-        Close a port for good and end its visitors with RST; fires, once that is on the disk and the socket closed, with
-        the number of visitors ended. Cancelling changes nothing.
+        Change the wish for a port that is open, for visitors to come; fires once it is on the disk, with the wish.
+        Visitors counted so far count on. Cancelling changes nothing.
+
+        Fails as `desire` does, and with `errors.NoSuchPort`; then nothing has changed.
+        """
+        return _uncancelled(ensureDeferred(self._change(spec)))
+
+    async def _change(self, spec: PortSpec) -> PortSpec:
+        entry = self.entry(spec.port)
+        self.check(spec)
+        if entry.closing:
+            raise NoSuchPort(spec.port)
+        before = entry.spec
+        try:
+            await entry.change(spec)
+            if entry.closing:  # meanwhile; to keep the wish now would bring it back
+                raise NoSuchPort(spec.port)
+            await self._lobby.store.put(spec, entry.used)
+        except SocketwarpError:
+            with suppress(PortUnavailable):
+                await entry.change(before)
+            self._bindMissing()
+            raise
+        self._lobby.events.emit("port.changed", port=spec.port, uid=spec.uid, target=spec.target)
+        entry.watchLease()
+        return spec
+
+    def withdraw(self, port: int, drain: float = 0.0) -> Deferred[int]:
+        """
+        Close a port for good; fires, once that is on the disk, the socket closed and the visitors gone, with the number
+        of those ended with RST. Cancelling changes nothing. The number can't be wished again before. A port that is
+        drained can be closed again, with less patience.
+
+        :param drain: seconds that visitors have to finish; by default they are ended at once.
 
         Fails with `errors.NoSuchPort`, and with `errors.StoreUnavailable`; then the port stays open.
         """
-        return _uncancelled(ensureDeferred(self._withdraw(port)))
+        return _uncancelled(ensureDeferred(self._withdraw(port, drain)))
 
-    async def _withdraw(self, port: int) -> int:
+    async def _withdraw(self, port: int, drain: float) -> int:
         entry = self._entries.get(port)
-        if entry is None or entry.closing:
+        if entry is None or (entry.closing and not entry.leaving):
             raise NoSuchPort(port)
+        if entry.leaving:
+            return await entry.finish(drain, PortClosed(f"port {port} was closed"))
         entry.closing = True
         try:
             # The disk first: what has been closed must not come back after a crash.
-            await self._store.remove(port)
+            await self._lobby.store.remove(port)
         except SocketwarpError:
             entry.closing = False
+            entry.watchLease()  # it may have ended while nobody could close it
             raise
-        return await self._drop(entry)
+        return await self._drop(entry, drain, "as it was asked to")
 
-    async def _drop(self, entry: Entry) -> int:
-        """Close an entry's socket, end its visitors and forget it."""
-        entry.closing = True
-        ended = len(entry.visitors)
-        await self._stopListening(entry)
-        await self._endVisitors([entry], f"port {entry.spec.port} was closed")
-        self._entries.pop(entry.spec.port, None)
-        self._events.emit("port.closed", port=entry.spec.port, uid=entry.spec.uid, ended=ended)
+    async def _drop(self, entry: Entry, drain: float | None, reason: str) -> int:
+        """Close an entry's socket, let its visitors finish or end them, and forget it."""
+        entry.closing = entry.leaving = True
+        port, uid = entry.spec.port, entry.spec.uid
+        await entry.stopListening()
+        ended = await entry.finish(drain, PortClosed(f"port {port} was closed"))
+        self._entries.pop(port, None)
+        self._lobby.events.emit("port.closed", port=port, uid=uid, ended=ended, reason=reason)
         return ended
 
     def stop(self, drain: float) -> Deferred[None]:
@@ -180,38 +196,83 @@ class Ports:
         :return: fires when all sockets and visitors are gone.
         """
         self._stopping = True
-        if self._retry is not None:
+        if self._retry is not None and self._retry.active():
             self._retry.cancel()
-            self._retry = None
         return ensureDeferred(self._stop(drain))
 
     async def _stop(self, drain: float) -> None:
         entries = list(self._entries.values())
         for entry in entries:
-            await self._stopListening(entry)
-        end = self._clock.callLater(drain, self._endVisitors, entries, "the listener stops")
-        await _gone(entries)
-        if end.active():
-            end.cancel()
+            await entry.stopListening()
+        await gatherResults([entry.finish(drain, PortClosed("the listener stops")) for entry in entries])
+
+    # -- leases
+
+    def _over(self, entry: Entry, reason: str) -> None:
+        """An entry's lease has ended."""
+        if not entry.closing:
+            entry.closing = True
+            ensureDeferred(self._expire(entry, reason)).addErrback(
+                lambda failure: self._log.failure("port {port} can't be closed", failure, port=entry.spec.port)
+            )
+
+    async def _expire(self, entry: Entry, reason: str) -> None:
+        try:
+            await self._lobby.store.remove(entry.spec.port)
+        except SocketwarpError as error:
+            # The next start finds a lease that has ended, and tries again.
+            self._log.error("port {port} stays in the store: {error}", port=entry.spec.port, error=error)
+        # Who came in before the number was used up may finish, but nobody stays longer than the lease.
+        expires = entry.spec.limits.expires
+        drain = None if expires is None else max(0.0, expires - self._lobby.clock.seconds())
+        await self._drop(entry, drain, reason)
 
     # -- sockets
 
+    def _enter(self, spec: PortSpec, used: int = 0) -> Entry:
+        return Entry(spec, next(self._numbers), used, self._lobby, self._over)
+
+    def _open(self, spec: PortSpec) -> Entry:
+        """Bind a port, and note that it is."""
+        if spec.port in self._entries:
+            raise PortUnavailable(f"port {spec.port} is open already; close it first")
+        entry = self._enter(spec)
+        self._bind(entry)
+        self._entries[spec.port] = entry
+        return entry
+
+    def _openAny(self, spec: PortSpec) -> Entry:
+        """Bind a port that is allowed and free."""
+        refusal = "all of them are open"
+        for port in self._free():
+            try:
+                return self._open(attrs.evolve(spec, port=port))
+            except PortUnavailable as error:
+                refusal = str(error)
+        raise PortUnavailable(f"no port is free of those that SWL_ALLOW_PORTS allows: {refusal}")
+
+    def _free(self) -> Iterator[int]:
+        """Ports to try, in an order of chance, so that one just closed isn't soon somebody else's."""
+        ranges = self.allowed or (FREE_RANGE,)
+        ports = {port for each in ranges for port in range(each.low, each.high + 1)} - self._entries.keys()
+        return iter(random.sample(sorted(ports), min(len(ports), FREE_TRIES)))
+
     def _bind(self, entry: Entry) -> None:
-        spec = entry.spec
-        if not self.mayOpen(spec.port):
-            raise PortDenied(f"port {spec.port} is not one that SWL_ALLOW_PORTS allows")
-        factory = _EntryFactory(partial(self._accept, entry))
-        entry.socket = self._listen(factory, spec.bindAddress, spec.port)
-        self._events.emit("port.opened", port=spec.port, uid=spec.uid, target=spec.target)
+        if not self.mayOpen(entry.spec.port):
+            raise PortDenied(f"port {entry.spec.port} is not one that SWL_ALLOW_PORTS allows")
+        entry.bind()
 
     def _bindMissing(self) -> None:
         """Bind what isn't bound; try again later, for as long as it takes."""
-        self._retry = None
-        missing = [entry for entry in self._entries.values() if entry.socket is None and not entry.closing]
+        if self._stopping:
+            return
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        missing = [entry for entry in self._entries.values() if not (entry.isBound or entry.closing)]
         for entry in missing:
             self._tryToBind(entry)
-        if any(entry.socket is None for entry in missing):
-            self._retry = self._clock.callLater(RETRY_SECONDS, self._bindMissing)
+        if not all(entry.isBound for entry in missing):
+            self._retry = self._lobby.clock.callLater(RETRY_SECONDS, self._bindMissing)
 
     def _tryToBind(self, entry: Entry) -> None:
         try:
@@ -220,52 +281,7 @@ class Ports:
         except SocketwarpError as error:
             if entry.waitsFor != str(error):  # told once, not at every attempt
                 entry.waitsFor = str(error)
-                self._events.emit("port.waiting", port=entry.spec.port, uid=entry.spec.uid, reason=entry.waitsFor)
-
-    async def _stopListening(self, entry: Entry) -> None:
-        socket, entry.socket = entry.socket, None
-        if socket is not None:
-            await maybeDeferred(socket.stopListening)
-
-    # -- visitors
-
-    def _accept(self, entry: Entry, address: Address) -> Bridge:
-        visitor = Visitor(
-            entry.nextId(), address, entry.spec, self._clock, self._connectors, self._events, self._limits
-        )
-        full = self._full(entry)
-        entry.visitors.add(visitor)
-        self._visitors += 1
-        visitor.ended.addCallback(lambda _: self._left(entry, visitor))
-        if full is None:
-            visitor.carry()
-        else:
-            visitor.refuse(full)
-        return visitor.bridge
-
-    def _full(self, entry: Entry) -> LimitReached | None:
-        if len(entry.visitors) >= self._limits.perPort:
-            return LimitReached(f"port {entry.spec.port} has {self._limits.perPort} visitors, and that is its limit")
-        if self._visitors >= self._limits.total:
-            return LimitReached(f"{self._limits.total} visitors are here, and that is the limit")
-        return None
-
-    def _left(self, entry: Entry, visitor: Visitor) -> None:
-        entry.visitors.discard(visitor)
-        self._visitors -= 1
-
-    def _endVisitors(self, entries: list[Entry], reason: str) -> Deferred[None]:
-        """RST to all visitors of the entries; fires when they are gone."""
-        gone = _gone(entries)
-        for visitor in [visitor for entry in entries for visitor in entry.visitors]:
-            visitor.refuse(PortClosed(reason))
-        return gone
-
-
-def _gone(entries: list[Entry]) -> Deferred[None]:
-    """Fires when all visitors of the entries are gone."""
-    ended = [visitor.ended for entry in entries for visitor in entry.visitors]
-    return DeferredList(ended).addCallback(lambda _: None)
+                self._lobby.events.emit("port.waiting", port=entry.spec.port, uid=entry.spec.uid, reason=entry.waitsFor)
 
 
 def _uncancelled(work: Deferred[_T]) -> Deferred[_T]:

@@ -26,11 +26,12 @@ from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, IVerifier
 from ..quic.endpoint import QuicServer, TransportSettings
-from ..settings import ListenerSettings, PortRange
+from ..settings import ListenerSettings
 from ..wire.dialect import DIALECTS
 from .api import Api, ApiServer
 from .connectors import Connectors, Terms
 from .descriptors import Descriptors, raiseLimit
+from .entries import Lobby
 from .events import Events, showAddress
 from .ports import Ports
 from .recheck import RecheckPolicy
@@ -69,14 +70,11 @@ def makeListener(
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
     listen = Descriptors(reactor, events, raiseLimit()).listen
     limits = Limits(parkSeconds=settings.parkSeconds)
-    ports = Ports(reactor, listen, connectors, store, events, limits, partial(_allows, settings.allowPorts))
+    lobby = Lobby(reactor, listen, connectors, store, events, limits)
+    ports = Ports(lobby, settings.allowPorts)
     server = ApiServer(Api(connectors, ports), reactor)
     files = [credentials, *files]
     return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server)
-
-
-def _allows(ranges: Sequence[PortRange], port: int) -> bool:
-    return not ranges or any(port in each for each in ranges)
 
 
 def _transport(settings: ListenerSettings) -> TransportSettings:

@@ -1,13 +1,16 @@
 """
 Open ports that survive a restart: wishes kept in SQLite.
 
-One table, one row for each wished port, the wish as JSON. Every change is committed to the disk (WAL, synchronous FULL)
-before its Deferred fires. A database that can't be trusted stops the listener from starting: to start with no ports
-would look like success while every visitor is turned away.
+One row for each wished port. Every change is committed to the disk (WAL, synchronous FULL) before its Deferred fires. A
+database that can't be trusted stops the listener from starting: to start with no ports would look like success while
+every visitor is turned away. That is why a new database gets its name only when it is complete; one that is there and
+empty has lost what it held.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 import attrs
@@ -17,63 +20,69 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
 from ..errors import ConfigurationError, StoreUnavailable
-from .events import showAddress
+from .wishes import PortLimits, PortOptions, PortSpec, Source
 
 #: The database's name in the state directory.
 FILE_NAME = "listener.sqlite3"
 
 #: One step for each schema version, from an empty database on; ``PRAGMA user_version`` counts the steps done.
-MIGRATIONS = ("CREATE TABLE ports (port INTEGER PRIMARY KEY, wish TEXT NOT NULL)",)
+MIGRATIONS = (
+    "CREATE TABLE ports (port INTEGER PRIMARY KEY, wish TEXT NOT NULL)",
+    """
+    ALTER TABLE ports RENAME TO ports_1;
+    CREATE TABLE ports (
+        port INTEGER PRIMARY KEY,
+        bind_address TEXT NOT NULL,
+        uid TEXT NOT NULL,
+        target_host TEXT NOT NULL,
+        target_port INTEGER NOT NULL,
+        limits TEXT NOT NULL,
+        options TEXT NOT NULL,
+        used INTEGER NOT NULL
+    );
+    INSERT INTO ports
+        SELECT port, json_extract(wish, '$.bindAddress'), json_extract(wish, '$.uid'),
+            json_extract(wish, '$.targetHost'), json_extract(wish, '$.targetPort'), '{}', '{}', 0
+        FROM ports_1;
+    DROP TABLE ports_1
+    """,
+)
 
 #: Seconds to wait for another process that holds the database, before giving up.
 BUSY_SECONDS = 5.0
 
 
 @attrs.frozen
-class PortSpec:
+class Kept:
     """
-    A wish: that this port be open.
+    A wish as it is kept.
 
-    :ivar port: the TCP port visitors connect to.
-    :ivar uid: whose connector carries them.
-    :ivar targetHost: what the connector dials, as it was written by who asked: an address or a name.
-    :ivar targetPort: the target's TCP port.
-    :ivar bindAddress: the local address visitors connect to; ``0.0.0.0`` is every IPv4 address, ``::`` every IPv6 one.
+    :ivar used: how many visitors the port has accepted, as far as its limit to their total asks to know.
     """
 
-    port: int
-    uid: str
-    targetHost: str
-    targetPort: int
-    bindAddress: str = "0.0.0.0"
-
-    @property
-    def dialHost(self) -> str:
-        """The target's host as the wire wants it: an IPv6 address without its brackets."""
-        return self.targetHost.removeprefix("[").removesuffix("]")
-
-    @property
-    def target(self) -> str:
-        """The target for people, ``host:port``."""
-        return showAddress((self.dialHost, self.targetPort))
+    spec: PortSpec
+    used: int = 0
 
 
 class IPortStore(Interface):
     """Where wishes are kept."""
 
-    def load() -> list[PortSpec]:
+    def load() -> list[Kept]:
         """
         All wishes, by port. Called once, before the reactor runs.
 
         :raises errors.ConfigurationError: when what is stored can't be trusted.
         """
 
-    def put(spec: PortSpec) -> "Deferred[None]":  # noqa: N805 - zope interfaces have no self
+    def put(spec: PortSpec, used: int = 0) -> "Deferred[None]":  # noqa: N805 - zope interfaces have no self
         """
         Keep a wish, in place of an older one for its port; fires once it is on the disk.
 
         Fails with `errors.StoreUnavailable`, nothing changed.
         """
+
+    def count(port: int, used: int) -> "Deferred[None]":  # noqa: N805 - see above
+        """Note how many visitors a port has accepted, if it is wished still; fires, or fails, as `put` does."""
 
     def remove(port: int) -> "Deferred[None]":  # noqa: N805 - see above
         """Forget the wish for a port; fires, or fails, as `put` does."""
@@ -86,38 +95,84 @@ class IPortStore(Interface):
 RunInThread = Callable[..., Deferred[None]]
 
 _converter = make_converter(forbid_extra_keys=True)
+_converter.register_structure_hook_func(lambda kind: kind == Source, lambda value, _: ip_network(value))
+for _network in (IPv4Network, IPv6Network):
+    _converter.register_unstructure_hook(_network, str)
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, list[PortSpec]]:
+def _open(path: Path) -> tuple[sqlite3.Connection, list[Kept]]:
     """The database, and the wishes in it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        _make(path)
     # The connection is used by one thread at a time: here before the reactor runs, then by RunInThread's only.
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = _connect(path)
     try:
-        _prepare(connection)
+        _check(connection)
+        _migrate(connection)
         return connection, _wishes(connection)
     except BaseException:
         connection.close()
         raise
 
 
-def _wishes(connection: sqlite3.Connection) -> list[PortSpec]:
-    rows = connection.execute("SELECT wish FROM ports ORDER BY port").fetchall()
-    return [_converter.loads(wish, PortSpec) for (wish,) in rows]
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Check, configure and migrate. The pragmas are SQLite's own: https://sqlite.org/pragma.html"""
+def _make(path: Path) -> None:
+    """A new database without wishes, complete or not there at all."""
+    log = path.with_name(path.name + "-wal")
+    if log.exists():
+        raise sqlite3.DatabaseError(f"it is gone, though its log {log} is there")
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.unlink(missing_ok=True)
+    connection = _connect(unfinished)
+    try:
+        _migrate(connection)
+    finally:
+        connection.close()
+    os.replace(unfinished, path)
+
+
+def _wishes(connection: sqlite3.Connection) -> list[Kept]:
+    columns = "port, uid, target_host, target_port, bind_address, limits, options, used"
+    rows = connection.execute(f"SELECT {columns} FROM ports ORDER BY port").fetchall()
+    return [
+        Kept(PortSpec(*plain, _converter.loads(limits, PortLimits), _converter.loads(options, PortOptions)), used)
+        for *plain, limits, options, used in rows
+    ]
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """:raises sqlite3.DatabaseError: the file is damaged, empty, or not for us."""
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        raise sqlite3.DatabaseError("it is empty")
+    if version > len(MIGRATIONS):
+        raise sqlite3.DatabaseError(f"it was written by a newer release (schema {version})")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Configure and migrate. The pragmas are SQLite's own: https://sqlite.org/pragma.html"""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise sqlite3.DatabaseError(f"it was written by a newer release (schema {version})")
     for number, step in enumerate(MIGRATIONS[version:], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT")
+
+
+def _isDamage(error: Exception) -> bool:
+    """
+    Whether a database, and not the way to it, is to blame. To SQLite, a table that isn't there and JSON that can't be
+    read are errors of operation.
+    """
+    return not isinstance(error, OSError | sqlite3.OperationalError) or (
+        isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_ERROR
+    )
 
 
 @implementer(IPortStore)
@@ -134,7 +189,7 @@ class SqlitePortStore:
         """The database's file."""
         return self._directory / FILE_NAME
 
-    def load(self) -> list[PortSpec]:
+    def load(self) -> list[Kept]:
         """
         Open the database; see `IPortStore.load`.
 
@@ -143,24 +198,37 @@ class SqlitePortStore:
         try:
             self._connection, wishes = _open(self.path)
             return wishes
-        except (sqlite3.OperationalError, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
+            if _isDamage(error):
+                raise ConfigurationError(
+                    f"SWL_STATE_DIR: the database {self.path} can't be trusted ({error}): put a backup in its place, "
+                    "or move it and its -wal file away to start with no open ports"
+                ) from error
             raise ConfigurationError(
                 f"SWL_STATE_DIR: {self.path} can't be opened ({error}): name a directory that we may write to"
             ) from error
-        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
-            raise ConfigurationError(
-                f"SWL_STATE_DIR: the database {self.path} can't be trusted ({error}): put a backup in its place, "
-                "or move it away to start with no open ports"
-            ) from error
 
-    def put(self, spec: PortSpec) -> Deferred[None]:
+    def put(self, spec: PortSpec, used: int = 0) -> Deferred[None]:
         """See `IPortStore.put`."""
-        wish = _converter.dumps(spec)
-        return self._inThread(self._change, "INSERT OR REPLACE INTO ports VALUES (?, ?)", spec.port, wish)
+        return self._change(
+            "INSERT OR REPLACE INTO ports VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            spec.port,
+            spec.bindAddress,
+            spec.uid,
+            spec.targetHost,
+            spec.targetPort,
+            _converter.dumps(spec.limits),
+            _converter.dumps(spec.options),
+            used,
+        )
+
+    def count(self, port: int, used: int) -> Deferred[None]:
+        """See `IPortStore.count`."""
+        return self._change("UPDATE ports SET used = ? WHERE port = ?", used, port)
 
     def remove(self, port: int) -> Deferred[None]:
         """See `IPortStore.remove`."""
-        return self._inThread(self._change, "DELETE FROM ports WHERE port = ?", port)
+        return self._change("DELETE FROM ports WHERE port = ?", port)
 
     def close(self) -> Deferred[None]:
         """See `IPortStore.close`."""
@@ -171,7 +239,10 @@ class SqlitePortStore:
             self._connection.close()
             self._connection = None
 
-    def _change(self, statement: str, *values: int | str) -> None:
+    def _change(self, statement: str, *values: int | str) -> Deferred[None]:
+        return self._inThread(self._execute, statement, values)
+
+    def _execute(self, statement: str, values: tuple[int | str, ...]) -> None:
         try:
             if self._connection is None:
                 raise sqlite3.ProgrammingError("it is closed")

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from ..bridge import Bridge, Totals
 from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
 from ..interfaces import Address, ISession, IStream
+from ..watches import IHangups
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
 from ..wire.proxy import formatProxyHeader
@@ -57,8 +58,8 @@ def plainAddress(address: IAddress | None) -> Address:
 class _VisitorBridge(Bridge):
     """A bridge whose TCP side has been accepted, though Twisted hasn't shown it yet."""
 
-    def __init__(self, clock: IReactorTime, idle: float | None) -> None:
-        super().__init__(clock, idle)
+    def __init__(self, clock: IReactorTime, idle: float | None, hangups: IHangups | None) -> None:
+        super().__init__(clock, idle, hangups)
         self.arrived: Deferred[Address] = Deferred()
 
     def makeConnection(self, transport: ITransport) -> None:
@@ -84,30 +85,45 @@ class Visitor:
     _connectors: Connectors
     _events: Events
     _limits: Limits
+    _hangups: IHangups | None = None
     _since: float = attrs.field(init=False)
     _coming: Deferred[None] | None = attrs.field(default=None, init=False)
     _connector: Connector | None = attrs.field(default=None, init=False)
     _joined: bool = attrs.field(default=False, init=False)
-    bridge: Bridge = attrs.field(init=False)
+    bridge: _VisitorBridge = attrs.field(init=False)
     ended: Deferred[None] = attrs.field(init=False)
 
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         self._since = self._clock.seconds()
-        self.bridge = Bridge(self._clock)
+        self.bridge = _VisitorBridge(self._clock, self.spec.limits.idleSeconds, self._hangups)
         self.ended = self.bridge.ended.addCallback(self._over)
+
+    @property
+    def since(self) -> float:
+        """When it came, POSIX seconds."""
+        return self._since
+
+    @property
+    def sessionId(self) -> str | None:
+        """The session that carries it, or will in a moment; `None` while it waits for one."""
+        return None if self._connector is None else self._connector.session.sessionId
 
     def carry(self) -> None:
         """Find the session, open a stream, join it to the visitor."""
-        self._coming = self._findConnector().addCallback(self._open).addErrback(self._failed)
+        if not self.bridge.ended.called:
+            self._coming = self.bridge.arrived.addCallback(self._arrived).addErrback(self._failed)
+
+    def _arrived(self, local: Address) -> Deferred[None]:
+        return self._findConnector().addCallback(self._open, local)
 
     def _findConnector(self) -> Deferred[Connector]:
         seconds = self._limits.parkSeconds
         away = ConnectorAway(f"no connector of {self.spec.uid} came within {seconds:g} s")
         return self._connectors.whenConnected(self.spec.uid).addTimeout(seconds, self._clock, _inTime(away))
 
-    def _open(self, connector: Connector) -> Deferred[None]:
+    def _open(self, connector: Connector, local: Address) -> Deferred[None]:
         self._connector = connector
         connector.visitors += 1
         session = connector.session
@@ -115,7 +131,7 @@ class Visitor:
         full = LimitReached(f"the connector of {self.spec.uid} took no further stream within {seconds:g} s")
         # Whatever is wrong with the wish shows before there is a stream to be ended.
         dialect = DIALECTS[session.protocol]
-        preamble = dialect.formatPreamble(self._preamble())
+        preamble = dialect.formatPreamble(self._preamble()) + self._proxyHeader(local)
         opened = session.openStream().addTimeout(seconds, self._clock, _inTime(full))
         return opened.addCallback(self._join, session, dialect, preamble)
 
@@ -134,6 +150,11 @@ class Visitor:
 
     def _preamble(self) -> Preamble:
         return Preamble(self.connectionId, self.spec.dialHost, self.spec.targetPort, self.address, self.spec.port)
+
+    def _proxyHeader(self, local: Address) -> bytes:
+        """The first of the visitor's bytes, if its target wants to know where it comes from."""
+        version = self.spec.options.proxyProtocol
+        return b"" if version is None else formatProxyHeader(version, self.address, local)
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value

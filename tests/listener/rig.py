@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 from cryptography import x509
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
@@ -14,11 +14,13 @@ from zope.interface import implementer
 from socketwarp.errors import PortUnavailable, StoreUnavailable, VerifierFault
 from socketwarp.interfaces import Identity, IVerifier
 from socketwarp.listener.connectors import Connectors
+from socketwarp.listener.entries import Lobby
 from socketwarp.listener.events import Events
 from socketwarp.listener.ports import Ports
 from socketwarp.listener.recheck import RecheckPolicy
-from socketwarp.listener.store import IPortStore, PortSpec
+from socketwarp.listener.store import IPortStore, Kept
 from socketwarp.listener.visitors import Limits
+from socketwarp.listener.wishes import PortSpec
 from tests.fake_tcp import FakeReactor, FakeSocket, connect
 from tests.fakes import FakeSession, leafCertificate, sessionPair, settle
 
@@ -68,21 +70,35 @@ class MemoryStore:
     """
     A store whose disk is a dictionary.
 
+    :ivar used: visitors accepted, by port, of those that are counted.
     :ivar slow: changes wait until `finish`.
     :ivar broken: changes fail.
     """
 
     def __init__(self) -> None:
         self.disk: dict[int, PortSpec] = {}
+        self.used: dict[int, int] = {}
         self.slow = False
         self.broken = False
         self._waiting: list[Callable[[], None]] = []
 
-    def load(self) -> list[PortSpec]:
+    @property
+    def wishes(self) -> list[PortSpec]:
+        """What is on the disk, by port."""
         return [self.disk[port] for port in sorted(self.disk)]
 
-    def put(self, spec: PortSpec) -> Deferred[None]:
-        return self._change(lambda: self.disk.update({spec.port: spec}))
+    def load(self) -> list[Kept]:
+        return [Kept(spec, self.used.get(spec.port, 0)) for spec in self.wishes]
+
+    def put(self, spec: PortSpec, used: int = 0) -> Deferred[None]:
+        def put() -> None:
+            self.disk[spec.port] = spec
+            self.used[spec.port] = used
+
+        return self._change(put)
+
+    def count(self, port: int, used: int) -> Deferred[None]:
+        return self._change(lambda: self.used.update({port: used} if port in self.disk else {}))
 
     def remove(self, port: int) -> Deferred[None]:
         return self._change(lambda: self.disk.pop(port, None))
@@ -167,9 +183,8 @@ class Rig:
 
     def makePorts(self, **settings: Any) -> Ports:  # Any: attributes of Ports
         """Ports on this host; called again, a listener that starts anew."""
-        return Ports(
-            self.reactor, self.sockets.listen, self.connectors, self.store, self.events, self.limits, **settings
-        )
+        lobby = Lobby(self.reactor, self.sockets.listen, self.connectors, self.store, self.events, self.limits)
+        return Ports(lobby, **settings)
 
     def settle(self) -> None:
         """Let everything happen that needs no time."""
@@ -192,7 +207,8 @@ class Rig:
     def visit(self, port: int, host: str = "198.51.100.7") -> FakeSocket:
         """A visitor connects."""
         factory = self.sockets.bound[port].factory
-        protocol = factory.buildProtocol(IPv4Address("TCP", host, 50000))
+        family = IPv6Address if ":" in host else IPv4Address
+        protocol = factory.buildProtocol(family("TCP", host, 50000))
         assert protocol is not None
         return connect(self.reactor, protocol)
 

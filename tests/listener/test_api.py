@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.listener import api
 from socketwarp.listener.api import BODY_LIMIT, IDLE_SECONDS, Api, ApiServer
-from socketwarp.listener.store import PortSpec
+from socketwarp.listener.wishes import PortSpec
+from socketwarp.settings import PortRange
 from tests.listener.rig import Rig
 
 OPEN = {"uid": "uid-1", "port": 18080, "connect_address": "10.0.0.5", "connect_port": 80}
@@ -108,7 +109,7 @@ class OriginalCallTests(ApiTestCase):
         self.assertEqual((500, "port 18080 can't be opened on 0.0.0.0: in use"), self.openPort())
 
     def test_openOfAForbiddenPortIsForbidden(self) -> None:
-        self.rig.ports.mayOpen = lambda port: False
+        self.rig.ports.allowed = (PortRange(1, 1),)
         self.assertEqual(403, self.openPort()[0])
 
     def test_theContentTypeDoesNotMatter(self) -> None:

@@ -16,10 +16,10 @@ class EventTests(SynchronousTestCase):
         self.events = Events(lambda: 12.5)
 
     def emit(self, port: int = 80) -> Event:
-        return self.events.emit("port.closed", port=port, uid="uid-1", ended=2)
+        return self.events.emit("port.closed", port=port, uid="uid-1", ended=2, reason="as it was asked to")
 
     def test_anEventHasNumberTimeNameAndFields(self) -> None:
-        self.assertEqual(Event(1, 12.5, "port.closed", {"port": 80, "uid": "uid-1", "ended": 2}), self.emit())
+        self.assertEqual(Event(1, 12.5, "port.closed", {"port": 80, "uid": "uid-1", "ended": 2, "reason": "as it was asked to"}), self.emit())
         self.assertEqual(2, self.emit().number)
 
     def test_anUnknownNameIsAnError(self) -> None:
@@ -31,7 +31,7 @@ class EventTests(SynchronousTestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.emit()
-        self.assertEqual("port 80 closed for uid-1, 2 connections ended", formatEvent(logged[0]))
+        self.assertEqual("port 80 closed for uid-1, as it was asked to; 2 connections ended", formatEvent(logged[0]))
         self.assertEqual(
             ("port.closed", 80, LogLevel.info), tuple(logged[0][key] for key in ("event", "port", "log_level"))
         )

@@ -19,9 +19,10 @@ from socketwarp.interfaces import Address
 from socketwarp.listener.api import Api, ApiServer
 from socketwarp.listener.connectors import Terms
 from socketwarp.listener.service import ListenerService, makeListener
-from socketwarp.listener.store import PortSpec
+from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import ListenerSettings, parsePortRanges
 from tests.certs import Authority, pem, writeFile
+from socketwarp.settings import PortRange
 from tests.listener.rig import Rig
 
 
@@ -186,7 +187,7 @@ class MakeListenerTests(SynchronousTestCase):
     def test_connectorsAreHereOnTheTermsOfTheSettings(self) -> None:
         service = self.make(keepAlive=7.0, idleTimeout=21.0, sharedUids=("uid-1",), parkSeconds=2.0)
         self.assertEqual(Terms(7.0, 21.0, frozenset({"uid-1"})), service.connectors._terms)
-        self.assertEqual(2.0, service.ports._limits.parkSeconds)
+        self.assertEqual(2.0, service.ports._lobby.limits.parkSeconds)
 
     def test_bothDialectsAreOffered(self) -> None:
         self.assertEqual(["socketwarp/1", "hq-29"], self.make()._quic._protocols)

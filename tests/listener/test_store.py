@@ -1,15 +1,18 @@
 """Wishes on the disk."""
 
 import sqlite3
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from socketwarp.errors import ConfigurationError, StoreUnavailable
-from socketwarp.listener.store import IPortStore, PortSpec, SqlitePortStore
+from socketwarp.listener.store import MIGRATIONS, IPortStore, Kept, SqlitePortStore
+from socketwarp.listener.wishes import PortLimits, PortOptions, PortSpec
 from tests.listener.rig import MemoryStore, failureOf
 
 SPEC = PortSpec(18080, "uid-1", "10.0.0.5", 80)
@@ -29,7 +32,7 @@ class StoreTests(SynchronousTestCase):
     def done(self, change: Deferred[None]) -> None:
         self.successResultOf(change)
 
-    def again(self) -> list[PortSpec]:
+    def again(self) -> list[Kept]:
         """What the next process finds; this one is killed, not closed."""
         store = self.makeStore()
         found = store.load()
@@ -53,7 +56,7 @@ class StoreTests(SynchronousTestCase):
         self.store.load()
         self.done(self.store.put(SPEC))
         self.done(self.store.put(OTHER))
-        self.assertEqual([OTHER, SPEC], self.again())
+        self.assertEqual([Kept(OTHER), Kept(SPEC)], self.again())
 
     def test_whatWasRemovedIsNot(self) -> None:
         self.store.load()
@@ -66,7 +69,25 @@ class StoreTests(SynchronousTestCase):
         self.store.load()
         self.done(self.store.put(SPEC))
         self.done(self.store.put(PortSpec(18080, "uid-2", "x", 1)))
-        self.assertEqual(["uid-2"], [spec.uid for spec in self.again()])
+        self.assertEqual(["uid-2"], [kept.spec.uid for kept in self.again()])
+
+    def test_limitsAndOptionsAreKept(self) -> None:
+        limits = PortLimits(
+            expires=2e9, total=7, atOnce=3, idleSeconds=1.5, sources=(IPv4Network("10.0.0.0/8"), IPv6Network("::1/128"))
+        )
+        spec = attrs.evolve(SPEC, limits=limits, options=PortOptions(proxyProtocol=2))
+        self.store.load()
+        self.done(self.store.put(spec))
+        self.assertEqual([Kept(spec)], self.again())
+
+    def test_visitorsAreCountedAsLongAsThereIsTheWish(self) -> None:
+        self.store.load()
+        self.done(self.store.put(SPEC))
+        self.done(self.store.count(18080, 5))
+        self.done(self.store.count(443, 1))
+        self.assertEqual([Kept(SPEC, 5)], self.again())
+        self.done(self.store.put(SPEC))
+        self.assertEqual([Kept(SPEC, 0)], self.again())
 
     def test_commitsReachTheDiskBeforeTheyAreAnswered(self) -> None:
         self.store.load()
@@ -109,14 +130,68 @@ class StoreTests(SynchronousTestCase):
         self.assertIn("can't be trusted", self.refusal())
 
     def test_aWishThatMakesNoSenseIsRefused(self) -> None:
-        for wish in ("{", "[]", '{"port": 1}', '{"port":1,"uid":"a","targetHost":"b","targetPort":2,"colour":3}'):
+        for column, value in (
+            ("limits", "{"),
+            ("limits", "[]"),
+            ("limits", '{"colour": 3}'),
+            ("limits", '{"sources": ["everywhere"]}'),
+            ("limits", '{"expires": "soon"}'),
+            ("options", '{"proxyProtocol": 3}'),
+            ("bind_address", "nowhere"),
+            ("target_port", 0),
+            ("port", 65536),
+        ):
             self.directory = Path(self.mktemp())
             self.store = self.makeStore()
             self.store.load()
+            self.done(self.store.put(SPEC))
             assert self.store._connection is not None
-            self.store._connection.execute("INSERT OR REPLACE INTO ports VALUES (1, ?)", (wish,))
+            self.store._connection.execute(f"UPDATE ports SET {column} = ?", (value,))
             self.done(self.store.close())
             self.assertIn("can't be trusted", self.refusal())
+
+    def test_aDatabaseWithoutTheTableIsRefused(self) -> None:
+        self.store.load()
+        assert self.store._connection is not None
+        self.store._connection.execute("DROP TABLE ports")
+        self.done(self.store.close())
+        self.assertIn("can't be trusted", self.refusal())
+
+    def test_anEmptyFileIsRefused(self) -> None:
+        self.damage(lambda data: b"")
+        self.assertIn("it is empty", self.refusal())
+
+    def test_aLogWithoutItsDatabaseIsRefused(self) -> None:
+        self.store.load()
+        self.done(self.store.put(SPEC))  # in the log: the process is killed now
+        self.store.path.unlink()
+        self.assertIn("-wal", self.refusal())
+
+    def test_whoeverWasKilledMakingADatabaseStandsInNobodysWay(self) -> None:
+        self.directory.mkdir(parents=True)
+        self.store.path.with_name("listener.sqlite3.new").write_bytes(b"half of it")
+        self.assertEqual([], self.again())
+
+    def test_theFirstReleasesWishesAreTakenOver(self) -> None:
+        self.writeFirst('{"port":443,"uid":"uid-2","targetHost":"::1","targetPort":8443,"bindAddress":"127.0.0.1"}')
+        self.assertEqual([Kept(OTHER)], self.again())
+        self.assertEqual([Kept(OTHER)], self.again())
+
+    def test_aWishOfTheFirstReleaseThatMakesNoSenseIsRefused(self) -> None:
+        for wish in ("{", "[]", '{"port": 443}'):
+            self.directory = Path(self.mktemp())
+            self.store = self.makeStore()
+            self.writeFirst(wish)
+            self.assertIn("can't be trusted", self.refusal())
+
+    def writeFirst(self, wish: str) -> None:
+        """A database of the first schema, with one wish for port 443."""
+        self.directory.mkdir(parents=True)
+        connection = sqlite3.connect(self.store.path)
+        connection.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1")
+        connection.execute("INSERT INTO ports VALUES (443, ?)", (wish,))
+        connection.commit()
+        connection.close()
 
     def test_aNewerReleasesDatabaseIsRefused(self) -> None:
         self.store.load()
@@ -134,13 +209,3 @@ class StoreTests(SynchronousTestCase):
     def test_aDatabaseThatCannotBeOpenedIsRefused(self) -> None:
         self.store.path.mkdir(parents=True)
         self.assertIn("SWL_STATE_DIR", self.refusal())
-
-
-class PortSpecTests(SynchronousTestCase):
-    """What a wish says of its target."""
-
-    def test_addressesAreDialledWithoutAndShownWithBrackets(self) -> None:
-        for host in ("::1", "[::1]"):
-            spec = PortSpec(1, "u", host, 80)
-            self.assertEqual(("::1", "[::1]:80"), (spec.dialHost, spec.target))
-        self.assertEqual("db.example:80", PortSpec(1, "u", "db.example", 80).target)

@@ -1,0 +1,215 @@
+"""
+One wished port: its socket, who may come in, who is here, and the end of its lease.
+"""
+
+from collections.abc import Callable
+from itertools import count
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from ..bridge import Bridge
+from ..errors import LimitReached, SocketwarpError, SourceDenied
+from ..interfaces import Address
+from ..watches import IHangups
+from .connectors import Connectors
+from .events import Events
+from .store import IPortStore
+from .visitors import Limits, Visitor, plainAddress
+from .wishes import PortSpec
+
+#: Binds an address and port and gives connections to the factory; raises `errors.PortUnavailable`.
+Listen = Callable[[IProtocolFactory, str, int], IListeningPort]
+
+
+@attrs.define(eq=False)
+class Lobby:
+    """
+    What all ports of a listener share.
+
+    :ivar count: visitors who are here.
+    """
+
+    clock: IReactorTime
+    listen: Listen
+    connectors: Connectors
+    store: IPortStore
+    events: Events
+    limits: Limits
+    hangups: IHangups | None = None
+    count: int = 0
+
+
+class _EntryFactory(Factory):
+    """What an entry's socket gives its connections to."""
+
+    noisy = False
+
+    def __init__(self, accept: Callable[[Address], Bridge]) -> None:
+        self._accept = accept
+
+    def buildProtocol(self, address: IAddress | None) -> Bridge:
+        """A visitor comes; from TCP, so there is an address."""
+        return self._accept(plainAddress(address))
+
+
+@attrs.define(eq=False)
+class Entry:
+    """
+    One wished port.
+
+    :ivar spec: the wish.
+    :ivar number: unique in the life of the process.
+    :ivar used: visitors accepted in the port's life.
+    :ivar closing: it is on its way out.
+    :ivar leaving: its wish is forgotten, and it is there only for visitors who may finish.
+    :ivar isBound: visitors can come.
+    :ivar waitsFor: why it can't be bound, as was told; empty when it is.
+    :ivar visitors: who is here.
+    """
+
+    spec: PortSpec
+    number: int
+    used: int
+    _lobby: Lobby
+    _over: Callable[["Entry", str], None]
+    closing: bool = attrs.field(default=False, init=False)
+    leaving: bool = attrs.field(default=False, init=False)
+    waitsFor: str = attrs.field(default="", init=False)
+    _socket: IListeningPort | None = attrs.field(default=None, init=False)
+    _stopped: bool = attrs.field(default=False, init=False)
+    visitors: set[Visitor] = attrs.field(factory=set, init=False)
+    _end: IDelayedCall | None = attrs.field(default=None, init=False)
+    _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
+
+    @property
+    def isBound(self) -> bool:
+        """Whether visitors can come."""
+        return self._socket is not None
+
+    def bind(self) -> None:
+        """
+        Let visitors come.
+
+        :raises errors.PortUnavailable: the address or port can't be had.
+        """
+        spec = self.spec
+        self._socket = self._lobby.listen(_EntryFactory(self._accept), spec.bindAddress, spec.port)
+        self._lobby.events.emit("port.opened", port=spec.port, uid=spec.uid, target=spec.target)
+
+    async def change(self, spec: PortSpec) -> None:
+        """
+        Take another wish for the same port, for visitors to come; those who are here stay as they are.
+
+        :raises errors.PortUnavailable: the new address can't be had; now the port isn't bound at all.
+        """
+        moves = self.isBound and spec.bindAddress != self.spec.bindAddress
+        self.spec = spec
+        if moves:
+            await self._closeSocket()
+            if not self._stopped:
+                self.bind()
+
+    def watchLease(self) -> None:
+        """Call `over` with this and the reason when the lease has ended; perhaps at once."""
+        self._clearEnd()
+        limits, now = self.spec.limits, self._lobby.clock.seconds()
+        if self._stopped:
+            return
+        if reason := limits.overBy(now, self.used):
+            self._over(self, reason)
+        elif limits.expires is not None:
+            self._end = self._lobby.clock.callLater(limits.expires - now, self.watchLease)
+
+    def _clearEnd(self) -> None:
+        if self._end is not None and self._end.active():
+            self._end.cancel()
+
+    async def stopListening(self) -> None:
+        """No further visitors, and no end of the lease; who is here stays."""
+        self._stopped = True
+        self._clearEnd()
+        await self._closeSocket()
+
+    async def _closeSocket(self) -> None:
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            await maybeDeferred(socket.stopListening)
+
+    def finish(self, drain: float | None, error: SocketwarpError) -> Deferred[int]:
+        """
+        Let visitors finish; fires once they are gone, with the number of those who were ended with RST by this call.
+
+        :param drain: seconds after which they are ended; `None`: never.
+        """
+        ended: list[Visitor] = []
+
+        def end() -> None:
+            ended.extend(self.visitors)
+            for visitor in ended:
+                visitor.refuse(error)
+
+        gone = DeferredList([visitor.ended for visitor in self.visitors])
+        if drain is not None and self.visitors:
+            timer = self._lobby.clock.callLater(drain, end)
+            gone.addCallback(lambda _: timer.cancel() if timer.active() else None)
+        return gone.addCallback(lambda _: len(ended))
+
+    # -- visitors
+
+    def _accept(self, address: Address) -> Bridge:
+        lobby = self._lobby
+        name = f"{self.number}-{next(self._numbers)}"  # unique in the life of the process
+        visitor = Visitor(
+            name, address, self.spec, lobby.clock, lobby.connectors, lobby.events, lobby.limits, lobby.hangups
+        )
+        refusal = self._refusal(address)
+        self.visitors.add(visitor)
+        lobby.count += 1
+        visitor.ended.addCallback(lambda _: self._left(visitor))
+        if refusal is None:
+            self._letIn(visitor)
+        else:
+            visitor.refuse(refusal)
+        return visitor.bridge
+
+    def _refusal(self, address: Address) -> SocketwarpError | None:
+        """Why a visitor may not come in."""
+        here, limits, port = len(self.visitors), self.spec.limits, self.spec.port
+        if not limits.allows(address[0]):
+            return SourceDenied(f"port {port} is not for visitors from {address[0]}")
+        if limits.total is not None and self.used >= limits.total:
+            return LimitReached(f"port {port} has had its {limits.total} visitors")
+        if limits.atOnce is not None and here >= limits.atOnce:
+            return LimitReached(f"port {port} has {here} visitors, and that is its limit")
+        if here >= self._lobby.limits.perPort:
+            return LimitReached(f"port {port} has {here} visitors, and that is every port's limit")
+        if self._lobby.count >= self._lobby.limits.total:
+            return LimitReached(f"{self._lobby.count} visitors are here, and that is the limit")
+        return None
+
+    def _letIn(self, visitor: Visitor) -> None:
+        self.used += 1
+        total = self.spec.limits.total
+        if total is None:
+            visitor.carry()
+            return
+        # On the disk first: after a crash the port must not be open for more visitors than it was opened for.
+        counted = self._lobby.store.count(self.spec.port, self.used)
+        counted.addCallbacks(lambda _: visitor.carry(), lambda failure: visitor.refuse(_errorOf(failure)))
+        if self.used == total:
+            self.watchLease()
+
+    def _left(self, visitor: Visitor) -> None:
+        self.visitors.discard(visitor)
+        self._lobby.count -= 1
+
+
+def _errorOf(failure: Failure) -> SocketwarpError:
+    """What a store has failed with."""
+    error = failure.value
+    assert isinstance(error, SocketwarpError)
+    return error
