@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from ..errors import (
     CertificateRejected,
     Code,
+    ConnectorDenied,
     LimitReached,
     NoSuchSession,
     SessionLost,
@@ -36,6 +37,8 @@ from .waiting import WaitingRoom
 VERIFYING_LIMIT = 1024
 #: Seconds that a connector has to hear why its session ends, and to end it itself, before we do.
 FAREWELL_SECONDS = 0.5
+#: Uids that operators may have sent away at a time.
+DENIED_LIMIT = 1000
 #: Seconds after which a connector may ask again that was refused for a reason that passes.
 RETRY_SECONDS = 5.0
 #: Seconds that the streams of a session may take to finish after its connector has renewed itself: a day. Its
@@ -75,6 +78,7 @@ class Connectors:
     _roster: Roster = attrs.field(factory=Roster, init=False)
     _waiting: WaitingRoom = attrs.field(factory=WaitingRoom, init=False)
     _stopping: str | None = attrs.field(default=None, init=False)
+    _denied: dict[str, float] = attrs.field(factory=dict, init=False)  # until when, POSIX seconds
 
     _log = Logger()
 
@@ -108,6 +112,29 @@ class Connectors:
         if connector.isLeaving and not connector.visitors and connector.session.isOpen:
             self._closeEmpty(connector)
 
+    def dismiss(self, uid: str, seconds: float) -> None:
+        """
+        End a uid's sessions, by an operator's wish, and let it in again only after a while.
+
+        :param seconds: how long; 0: it may come again at once, and one that was sent away before may as well.
+        :raises errors.LimitReached: too many are sent away already; nothing has changed.
+        """
+        now = self._clock.seconds()
+        self._denied = {each: until for each, until in self._denied.items() if until > now and each != uid}
+        if len(self._denied) >= DENIED_LIMIT and seconds:
+            raise LimitReached(f"{DENIED_LIMIT} uids are denied already: a policy is the place for so many")
+        if seconds:
+            self._denied[uid] = now + seconds
+        for connector in self:
+            if connector.uid == uid:
+                code, text = (Code.DENIED, _deniedFor(seconds)) if seconds else (Code.SHUTDOWN, "an operator ended it")
+                self._farewell(connector.session, Goaway("dismissed", 0.0, text), code, text)
+
+    def _checkDenied(self, uid: str) -> None:
+        left = self._denied.get(uid, 0.0) - self._clock.seconds()
+        if left > 0:
+            raise ConnectorDenied(_deniedFor(left), left)
+
     # -- coming
 
     def admit(self, session: ISession) -> None:
@@ -135,6 +162,7 @@ class Connectors:
             await channel.open(self._clock)
             identity = await self._ask(session)
             if session.isOpen:
+                self._checkDenied(identity.uid)
                 self._admitted(session, channel, identity)
         except SocketwarpError as error:
             if session.isOpen:  # else it died meanwhile, and its question was taken back
@@ -257,7 +285,9 @@ class Connectors:
         self._roster.retire(connector)
         connector.farewell = (code, text)
         session = connector.session
-        end = self._clock.callLater(seconds, session.close, code, f"{text}, and {seconds:g} s are over")
+        # A little later than was said: who ends its streams in time ends the session, too.
+        over = seconds + FAREWELL_SECONDS
+        end = self._clock.callLater(over, session.close, code, f"{text}, and {seconds:g} s are over")
         session.whenClosed().addCallback(lambda _: end.cancel() if end.active() else None)
         if not connector.visitors:
             self._closeEmpty(connector)
@@ -307,6 +337,10 @@ class Connectors:
         return DeferredList(gone).addCallback(lambda _: None)
 
 
+def _deniedFor(seconds: float) -> str:
+    return f"an operator has sent this connector away for {seconds:.0f} s"
+
+
 def _software(hello: Hello | None) -> str | None:
     return None if hello is None else f"{hello.software}/{hello.version}"
 
@@ -316,7 +350,7 @@ def _retryAfter(error: SocketwarpError) -> float | None:
     match error:
         case VerifierRefused():
             return None
-        case UidTaken():
+        case UidTaken() | ConnectorDenied():
             return error.retryAfter
         case _:
             return RETRY_SECONDS

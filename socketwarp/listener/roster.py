@@ -20,7 +20,7 @@ SHARED_LIMIT = 64
 #: Sessions of one uid that may finish their streams beside those that serve; the oldest give way. Each is a renewal.
 LEAVING_LIMIT = 8
 #: Takeovers in a row that nobody is slowed down for: somebody moves a connector, or restarts it.
-FREE_TAKEOVERS = 3
+FREE_TAKEOVERS = 5
 #: Seconds that a winner may keep its uid after the first takeover beyond these; doubled with each.
 FIRST_HOLD = 1.0
 #: Seconds it may keep it at most: the idle time-out, after which it is gone if it doesn't answer.

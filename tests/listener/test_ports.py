@@ -404,10 +404,12 @@ class WishedState(RuleBasedStateMachine):
     def connect(self, uid: str) -> None:
         """A connector comes, perhaps in place of another."""
         session = self.rig.session()
-        self.seen[uid] = targets(session)
+        seen = targets(session)
         self.rig.connectors.admit(session)
         self.rig.verifier.answer(uid)
-        self.sessions[uid] = session
+        if session.isOpen:  # else those before it took the uid from each other too often
+            self.seen[uid] = seen
+            self.sessions[uid] = session
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data())
