@@ -111,6 +111,11 @@ class Bridge(Protocol):
         self._startToStream()
         return self._receiver.begin(stream, parser, self._tcp)
 
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes so far: from TCP to the stream, and from the stream to TCP."""
+        return self._toStream, self._receiver.count
+
     def finish(self) -> None:
         """Act as if TCP's FIN had come: its bytes so far are carried, what it still sends is read and dropped."""
         self._discarding = True
@@ -278,7 +283,7 @@ class Bridge(Protocol):
             self._deadline.cancel()
 
     def _moved(self) -> int:
-        return self._toStream + self._receiver.count
+        return sum(self.carried)
 
     def _isIdle(self) -> None:
         self.abort(ConnectionIdle(f"no byte passed for {self._idle:g} s"))

@@ -377,3 +377,91 @@ class SessionRefused(SessionLost):
         super().__init__(text, fromPeer=True)
         self.reason = reason
         self.retryAfter = retryAfter
+
+
+class Unauthenticated(SocketwarpError):
+    """A caller of the API that has to say who it is, and didn't, or not so that we believe it."""
+
+    code = "unauthenticated"
+    status = 401
+    streamCode = Code.DENIED
+    exitCode = EX_NOPERM
+
+
+class AccessDenied(SocketwarpError):
+    """A caller of the API whose role, ports or uids don't include what it asks for."""
+
+    code = "forbidden"
+    status = 403
+    streamCode = Code.DENIED
+    exitCode = EX_NOPERM
+
+
+class ForeignSite(SocketwarpError):
+    """A call of the API that a browser makes for somebody else's page, or under a name that isn't ours."""
+
+    code = "foreign-site"
+    status = 403
+    streamCode = Code.DENIED
+    exitCode = EX_NOPERM
+
+
+class PreconditionFailed(SocketwarpError):
+    """What a caller of the API wants to change isn't (any more) what it has seen."""
+
+    code = "precondition-failed"
+    status = 412
+
+
+class ChangeUnderWay(SocketwarpError):
+    """Another change of the same port isn't finished yet."""
+
+    code = "change-under-way"
+    status = 409
+
+
+class NoSuchConnector(SocketwarpError):
+    """No connector with that uid is here."""
+
+    code = "no-such-connector"
+    status = 404
+
+
+class NoSuchConnection(SocketwarpError):
+    """No visitor's connection has that id."""
+
+    code = "no-such-connection"
+    status = 404
+
+
+class ConnectorDenied(SocketwarpError):
+    """
+    An operator has sent a connector away for a time.
+
+    :ivar retryAfter: how much of it is left, seconds.
+    """
+
+    code = "connector-denied"
+    status = 403
+    streamCode = Code.DENIED
+    exitCode = EX_NOPERM
+
+    def __init__(self, text: str, retryAfter: float) -> None:
+        super().__init__(text)
+        self.retryAfter = retryAfter
+
+
+class VisitorDenied(SocketwarpError):
+    """A visitor comes from where the policy lets nobody in, or more often than it allows."""
+
+    code = "visitor-denied"
+    status = 403
+    streamCode = Code.DENIED
+
+
+class SourceDenied(SocketwarpError):
+    """A visitor's address is not among those that its port is open for."""
+
+    code = "source-denied"
+    status = 403
+    streamCode = Code.DENIED

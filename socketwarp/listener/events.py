@@ -2,19 +2,24 @@
 One event stream: log lines, audit, server-sent events and metrics are all readers of it.
 
 An event has a stable name and stable fields; `EVENTS` is the list of them all. It is logged through `twisted.logger`
-with its fields, kept in a bounded memory for readers that come later, and handed to every subscriber.
+with its fields, kept in a bounded memory for readers that come later, and handed to every subscriber. What strangers
+can cause is told so often and no more (`LIMITS`): what goes beyond is counted, by a number in a later event and for
+those who only count.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import takewhile
+from secrets import token_hex
 
 import attrs
 from twisted.logger import Logger, LogLevel
 
 from ..interfaces import Address
+from .throttle import Bucket
 
-#: What a field may be: anything JSON has a word for.
-Field = str | int | float | bool | None
+#: What a field may be: anything JSON has a word for; an object is what something was before a change, or after it.
+Field = str | int | float | bool | None | Mapping[str, object]
 
 #: How many events are remembered for readers that come later. At some 500 bytes each: half a megabyte.
 REMEMBERED = 1000
@@ -47,6 +52,19 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
         LogLevel.info,
         "{connection}: {address} at port {port} ended after {seconds} s, {bytesIn} bytes in, {bytesOut} out: {reason}",
     ),
+    "api.changed": (LogLevel.info, "{who} at {address}: {action} {subject}: {outcome}"),
+    "api.refused": (LogLevel.warn, "API: {who} at {address} refused {method} {path}: {reason}"),
+    "events.suppressed": (LogLevel.warn, "{count} more events {name} were not told one by one"),
+}
+
+#: How many events a second, and how many at once, of those that strangers can cause: from the internet, or by calling
+#: the API. A refusal is worth a line only as long as somebody might read it; a connection's end is worth more.
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "connector.refused": (10, 200),
+    "visitor.connected": (100, 1000),
+    "visitor.refused": (10, 200),
+    "visitor.ended": (100, 1000),
+    "api.refused": (10, 200),
 }
 
 
@@ -73,48 +91,77 @@ class Event:
     fields: Mapping[str, Field]
 
 
+Receiver = Callable[[Event], None]
+
+
 @attrs.define(eq=False)
 class Events:
     """
     Where events are told, and where they are heard.
 
     :ivar now: the time, in POSIX seconds.
+    :ivar life: a random name of this process's life, in which numbers count up.
     """
 
     now: Callable[[], float]
+    life: str = attrs.field(factory=lambda: token_hex(4), init=False)
     _remembered: deque[Event] = attrs.field(factory=lambda: deque(maxlen=REMEMBERED), init=False)
-    _subscribers: list[Callable[[Event], None]] = attrs.field(factory=list, init=False)
+    _subscribers: list[Receiver] = attrs.field(factory=list, init=False)
+    _counters: list[Callable[[str, Mapping[str, Field]], None]] = attrs.field(factory=list, init=False)
     _count: int = attrs.field(default=0, init=False)
+    _buckets: Mapping[str, Bucket] = attrs.field(init=False)
+    _suppressed: dict[str, int] = attrs.field(factory=dict, init=False)
 
     _log = Logger()
 
-    def emit(self, name: str, **fields: Field) -> Event:
+    @_buckets.default
+    def _makeBuckets(self) -> Mapping[str, Bucket]:
+        return {name: Bucket(rate, burst) for name, (rate, burst) in LIMITS.items()}
+
+    def emit(self, name: str, **fields: Field) -> None:
         """
-        Tell everybody.
+        Tell everybody, or only count, if there were too many of that name lately.
 
         :raises KeyError: when `EVENTS` has no such name.
         """
+        EVENTS[name]
+        for counter in tuple(self._counters):
+            with self._log.failuresHandled("a counter of events failed at {event}", event=name):
+                counter(name, fields)
+        bucket = self._buckets.get(name)
+        if bucket is not None and not bucket.take(self.now()):
+            self._suppressed[name] = self._suppressed.get(name, 0) + 1
+            return
+        if name in self._suppressed:
+            self._tell("events.suppressed", {"name": name, "count": self._suppressed.pop(name)})
+        self._tell(name, fields)
+
+    def _tell(self, name: str, fields: Mapping[str, Field]) -> None:
         level, sentence = EVENTS[name]
         self._count += 1
         event = Event(self._count, self.now(), name, fields)
         self._remembered.append(event)
-        # The values are JSON scalars, but twisted.logger's own parameters are typed more narrowly than **kwargs.
+        # The values are JSON's, but twisted.logger's own parameters are typed more narrowly than **kwargs.
         self._log.emit(level, sentence, event=name, **fields)
         for subscriber in tuple(self._subscribers):
-            self._hand(event, subscriber)
-        return event
-
-    def _hand(self, event: Event, subscriber: Callable[[Event], None]) -> None:
-        try:
-            subscriber(event)
-        except Exception:  # one reader's fault must not keep the others, or the work itself, from going on
-            self._log.failure("a reader of events failed at {event}", event=event.name)
+            with self._log.failuresHandled("a reader of events failed at {event}", event=name):
+                subscriber(event)  # one reader's fault must not keep the others, or the work itself, from going on
 
     def since(self, number: int) -> list[Event]:
         """What is remembered after the event of that number, oldest first; 0 for all."""
-        return [event for event in self._remembered if event.number > number]
+        later = list(takewhile(lambda event: event.number > number, reversed(self._remembered)))
+        return later[::-1]
 
-    def subscribe(self, receiver: Callable[[Event], None]) -> Callable[[], None]:
+    @property
+    def last(self) -> int:
+        """The number of the latest event; 0 before the first."""
+        return self._count
+
+    def count(self, counter: Callable[[str, Mapping[str, Field]], None]) -> None:
+        """Call `counter` with the name and fields of every event from now on, of those as well that aren't told."""
+        self._counters.append(counter)
+
+    def subscribe(self, receiver: Receiver) -> Callable[[], None]:
         """Call `receiver` with every event from now on, until what this returns is called."""
         self._subscribers.append(receiver)
         return lambda: self._subscribers.remove(receiver)

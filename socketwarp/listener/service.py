@@ -72,7 +72,7 @@ def makeListener(
     limits = Limits(parkSeconds=settings.parkSeconds)
     lobby = Lobby(reactor, listen, connectors, store, events, limits)
     ports = Ports(lobby, settings.allowPorts)
-    server = ApiServer(Api(connectors, ports), reactor)
+    server = ApiServer(Api(reactor, connectors, ports, events))
     files = [credentials, *files]
     return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server)
 

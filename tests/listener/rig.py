@@ -21,8 +21,9 @@ from socketwarp.listener.recheck import RecheckPolicy
 from socketwarp.listener.store import IPortStore, Kept
 from socketwarp.listener.visitors import Limits
 from socketwarp.listener.wishes import PortSpec
+from socketwarp.wire.preamble import HEADER_SIZE, Preamble, parsePreamble29
 from tests.fake_tcp import FakeReactor, FakeSocket, connect
-from tests.fakes import FakeSession, leafCertificate, sessionPair, settle
+from tests.fakes import FakeSession, FakeStream, leafCertificate, sessionPair, settle
 
 
 @implementer(IVerifier)
@@ -215,6 +216,44 @@ class Rig:
     def told(self, name: str) -> list[dict[str, object]]:
         """The fields of the events of that name."""
         return [dict(event.fields) for event in self.events.since(0) if event.name == name]
+
+
+class Target:
+    """What a connector does with a stream: reads the preamble, keeps the bytes."""
+
+    def __init__(self, stream: FakeStream) -> None:
+        self.stream = stream
+        self.bytes = b""
+        self.ended = False
+        self.lost: Exception | None = None
+        stream.start(self)  # type: ignore[arg-type]  # a receiver by shape
+
+    def piecesReceived(self, pieces: list[Any]) -> None:  # Any: Piece
+        self.bytes += b"".join(pieces)
+
+    def readConnectionLost(self) -> None:
+        self.ended = True
+
+    def writeConnectionLost(self, errorCode: int) -> None:
+        pass
+
+    def connectionLost(self, reason: Any) -> None:  # Any: Failure
+        self.lost = reason.value
+
+    @property
+    def preamble(self) -> Preamble:
+        return parsePreamble29(self.bytes[:HEADER_SIZE])
+
+    @property
+    def payload(self) -> bytes:
+        return self.bytes[HEADER_SIZE:]
+
+
+def targets(session: FakeSession) -> list[Target]:
+    """What will come out at the session's other end."""
+    seen: list[Target] = []
+    session.other.acceptStreams(lambda stream: seen.append(Target(stream)))  # type: ignore[arg-type]  # FakeStreams
+    return seen
 
 
 def failureOf(d: Deferred[Any]) -> Exception:  # Any: of whatever

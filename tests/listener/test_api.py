@@ -5,54 +5,17 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.address import IPv4Address
-from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.listener import api
-from socketwarp.listener.api import BODY_LIMIT, IDLE_SECONDS, Api, ApiServer
+from socketwarp.listener.api import server
+from socketwarp.listener.api.bodies import BODY_LIMIT
+from socketwarp.listener.api.server import IDLE_SECONDS
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import PortRange
+from tests.listener.client import Client
 from tests.listener.rig import Rig
 
 OPEN = {"uid": "uid-1", "port": 18080, "connect_address": "10.0.0.5", "connect_port": 80}
-
-
-class Client:
-    """A connection to the API."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.server = ApiServer(Api(rig.connectors, rig.ports), rig.reactor)
-        self.connect()
-
-    def connect(self) -> None:
-        address = IPv4Address("TCP", "127.0.0.1", 50000)
-        self.transport = StringTransportWithDisconnection(hostAddress=IPv4Address("TCP", "127.0.0.1", 8080))
-        protocol = self.server.buildProtocol(address)
-        if protocol is None:
-            self.transport.connected = False
-            return
-        self.transport.protocol = self.channel = protocol
-        self.channel.makeConnection(self.transport)
-
-    def send(self, data: bytes) -> None:
-        self.channel.dataReceived(data)
-
-    def answer(self) -> tuple[int, dict[str, str], str]:
-        """Status, headers and body of what has come."""
-        head, _, body = self.transport.value().partition(b"\r\n\r\n")
-        self.transport.clear()
-        status, *lines = head.decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        return int(status.split()[1]), headers, body.decode()
-
-    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], str]:
-        """One whole call on a connection of its own."""
-        self.connect()
-        lines = [f"{method} {path} HTTP/1.1", f"Content-Length: {len(body)}"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in ({"Host": "localhost"} | headers).items()]
-        self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-        return self.answer()
 
 
 class ApiTestCase(SynchronousTestCase):
@@ -109,7 +72,7 @@ class OriginalCallTests(ApiTestCase):
         self.assertEqual((500, "port 18080 can't be opened on 0.0.0.0: in use"), self.openPort())
 
     def test_openOfAForbiddenPortIsForbidden(self) -> None:
-        self.rig.ports.allowed = (PortRange(1, 1),)
+        self.rig.ports.allowed = (PortRange(1, 2),)
         self.assertEqual(403, self.openPort()[0])
 
     def test_theContentTypeDoesNotMatter(self) -> None:
@@ -251,12 +214,12 @@ class LimitTests(ApiTestCase):
         self.assertFalse(self.client.transport.connected)
 
     def test_thereIsALimitToClients(self) -> None:
-        self.patch(api, "CLIENT_LIMIT", 1)
+        self.patch(server, "CLIENT_LIMIT", 1)
         self.client.connect()
         self.assertFalse(self.client.transport.connected)
 
     def test_aClientThatLeavesMakesRoom(self) -> None:
-        self.patch(api, "CLIENT_LIMIT", 1)
+        self.patch(server, "CLIENT_LIMIT", 1)
         self.client.transport.loseConnection()
         self.client.connect()
         self.assertTrue(self.client.transport.connected)

@@ -16,10 +16,14 @@ class EventTests(SynchronousTestCase):
         self.events = Events(lambda: 12.5)
 
     def emit(self, port: int = 80) -> Event:
-        return self.events.emit("port.closed", port=port, uid="uid-1", ended=2, reason="as it was asked to")
+        self.events.emit("port.closed", port=port, uid="uid-1", ended=2, reason="as it was asked to")
+        return self.events.since(0)[-1]
 
     def test_anEventHasNumberTimeNameAndFields(self) -> None:
-        self.assertEqual(Event(1, 12.5, "port.closed", {"port": 80, "uid": "uid-1", "ended": 2, "reason": "as it was asked to"}), self.emit())
+        self.assertEqual(
+            Event(1, 12.5, "port.closed", {"port": 80, "uid": "uid-1", "ended": 2, "reason": "as it was asked to"}),
+            self.emit(),
+        )
         self.assertEqual(2, self.emit().number)
 
     def test_anUnknownNameIsAnError(self) -> None:

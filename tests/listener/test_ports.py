@@ -2,61 +2,18 @@
 
 from typing import Any
 
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import NoSuchPort, PortClosed, PortDenied, PortUnavailable, SessionLost, StoreUnavailable
-from socketwarp.listener.recheck import RecheckPolicy
 from socketwarp.listener.visitors import Limits
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import PortRange
-from socketwarp.wire.preamble import HEADER_SIZE, Preamble, parsePreamble29
+from socketwarp.wire.preamble import Preamble
 from tests.fake_tcp import FakeSocket
-from tests.fakes import FakeSession, FakeStream
-from tests.listener.rig import Rig, failureOf
+from tests.listener.rig import Rig, failureOf, targets
 
 SPEC = PortSpec(18080, "uid-1", "10.0.0.5", 80)
-
-
-class Target:
-    """What a connector does with a stream: reads the preamble, keeps the bytes."""
-
-    def __init__(self, stream: FakeStream) -> None:
-        self.stream = stream
-        self.bytes = b""
-        self.ended = False
-        self.lost: Exception | None = None
-        stream.start(self)  # type: ignore[arg-type]  # a receiver by shape
-
-    def piecesReceived(self, pieces: list[Any]) -> None:  # Any: Piece
-        self.bytes += b"".join(pieces)
-
-    def readConnectionLost(self) -> None:
-        self.ended = True
-
-    def writeConnectionLost(self, errorCode: int) -> None:
-        pass
-
-    def connectionLost(self, reason: Any) -> None:  # Any: Failure
-        self.lost = reason.value
-
-    @property
-    def preamble(self) -> Preamble:
-        return parsePreamble29(self.bytes[:HEADER_SIZE])
-
-    @property
-    def payload(self) -> bytes:
-        return self.bytes[HEADER_SIZE:]
-
-
-def targets(session: FakeSession) -> list[Target]:
-    """What will come out at the session's other end."""
-    seen: list[Target] = []
-    session.other.acceptStreams(lambda stream: seen.append(Target(stream)))  # type: ignore[arg-type]  # FakeStreams
-    return seen
 
 
 class WishTests(SynchronousTestCase):
@@ -384,117 +341,3 @@ class StopTests(SynchronousTestCase):
         self.rig.settle()
         self.successResultOf(stopping)
         self.assertEqual([SPEC], self.rig.store.wishes)
-
-
-UIDS = ("uid-1", "uid-2")
-PORTS = (18080, 18081, 18082)
-
-
-class WishedState(RuleBasedStateMachine):
-    """Whatever happens in whatever order, what is wished is bound, and visitors reach the latest session of the uid."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rig = Rig(policy=RecheckPolicy(seconds=1e6))  # no questions but those of newcomers
-        self.wished: dict[int, str] = {}
-        self.sessions: dict[str, FakeSession] = {}
-        self.seen: dict[str, list[Target]] = {}
-
-    @rule(uid=st.sampled_from(UIDS))
-    def connect(self, uid: str) -> None:
-        """A connector comes, perhaps in place of another."""
-        session = self.rig.session()
-        seen = targets(session)
-        self.rig.connectors.admit(session)
-        self.rig.verifier.answer(uid)
-        if session.isOpen:  # else those before it took the uid from each other too often
-            self.seen[uid] = seen
-            self.sessions[uid] = session
-
-    @precondition(lambda self: self.sessions)
-    @rule(data=st.data())
-    def lose(self, data: st.DataObject) -> None:
-        """A connector is lost."""
-        uid = data.draw(st.sampled_from(sorted(self.sessions)))
-        self.sessions.pop(uid).lose(SessionLost("timed out"))
-
-    @rule(port=st.sampled_from(PORTS), uid=st.sampled_from(UIDS), broken=st.booleans())
-    def open(self, port: int, uid: str, broken: bool) -> None:
-        """Somebody opens a port; the disk may fail."""
-        self.rig.store.broken = broken
-        opened: list[object] = []
-        self.rig.ports.desire(PortSpec(port, uid, "target", 80)).addBoth(opened.append)
-        self.settled()
-        if isinstance(opened[0], PortSpec):
-            assert port not in self.wished
-            self.wished[port] = uid
-        else:
-            assert broken or port in self.wished
-        self.rig.store.broken = False
-
-    @rule(port=st.sampled_from(PORTS), broken=st.booleans())
-    def close(self, port: int, broken: bool) -> None:
-        """Somebody closes a port; the disk may fail."""
-        self.rig.store.broken = broken
-        closed: list[object] = []
-        self.rig.ports.withdraw(port).addBoth(closed.append)
-        self.settled()
-        assert isinstance(closed[0], int) == (port in self.wished and not broken)
-        if isinstance(closed[0], int):
-            del self.wished[port]
-        self.rig.store.broken = False
-
-    @rule(drain=st.sampled_from((0.0, 30.0)))
-    def restart(self, drain: float) -> None:
-        """The listener stops and starts again."""
-        self.rig.ports.stop(drain)
-        self.rig.reactor.advance(drain)
-        self.settled()
-        assert self.rig.sockets.bound == {}
-        self.rig.ports = self.rig.makePorts()
-        self.rig.ports.restore()
-
-    @precondition(lambda self: self.wished)
-    @rule(data=st.data())
-    def visit(self, data: st.DataObject) -> None:
-        """A visitor comes, and reaches the uid's latest session, or is reset."""
-        port = data.draw(st.sampled_from(sorted(self.wished)))
-        uid = self.wished[port]
-        before = len(self.seen.get(uid, ()))
-        visitor = self.rig.visit(port)
-        self.settled()
-        if uid in self.sessions:
-            assert len(self.seen[uid]) == before + 1
-        else:
-            self.rig.reactor.advance(5)
-            self.settled()
-            assert visitor.sawReset
-
-    def settled(self) -> None:
-        """All that needs no time has happened."""
-        self.rig.settle()
-
-    @invariant()
-    def theHostIsAsWished(self) -> None:
-        """Bound, kept and listed are exactly the wishes."""
-        self.settled()
-        assert set(self.rig.sockets.bound) == set(self.wished)
-        assert {spec.port: spec.uid for spec in self.rig.store.wishes} == self.wished
-        assert {spec.port: spec.uid for spec in self.rig.ports.specs()} == self.wished
-
-    def teardown(self) -> None:
-        """Nothing is left behind."""
-        self.rig.ports.stop(0)
-        self.rig.reactor.advance(0)
-        self.rig.connectors.closeAll("the test ends")
-        self.settled()
-        assert self.rig.reactor.getDelayedCalls() == []
-
-
-class WishedStateTests(SynchronousTestCase):
-    """`WishedState`, run."""
-
-    def test_anyOrderOfEventsEndsInTheWishedState(self) -> None:
-        run_state_machine_as_test(
-            WishedState, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
-        )

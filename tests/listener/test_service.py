@@ -22,7 +22,6 @@ from socketwarp.listener.service import ListenerService, makeListener
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import ListenerSettings, parsePortRanges
 from tests.certs import Authority, pem, writeFile
-from socketwarp.settings import PortRange
 from tests.listener.rig import Rig
 
 
@@ -89,7 +88,7 @@ class ServiceTests(SynchronousTestCase):
         watch: Any = FakeWatch(self.done)  # Any: a fake, by shape
         quic: Any = FakeQuic(self.done)  # Any: the same
         rig, threads = self.rig, FakeThreads(self.done)
-        server = ApiServer(Api(rig.connectors, rig.ports), rig.reactor)
+        server = ApiServer(Api(rig.reactor, rig.connectors, rig.ports, rig.events))
         return ListenerService(
             self.settings, reactor, [watch], rig.verifier, rig.connectors, quic, rig.ports, rig.store, threads, server
         )

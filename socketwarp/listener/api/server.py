@@ -1,0 +1,77 @@
+"""The HTTP server: what a client can cost is bounded before any call is looked at."""
+
+from klein import KleinRenderable
+from klein.resource import KleinResource
+from twisted.internet.interfaces import IAddress
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.web.iweb import IRequest
+from twisted.web.server import Request, Site
+
+from ...errors import ForeignSite
+from .app import Api
+from .bodies import BODY_LIMIT
+from .problems import refuse, writeText
+
+#: Seconds a client may be silent in the middle of a request, or between two.
+IDLE_SECONDS = 15.0
+#: Connections at a time; the silent ones of 200 clients leave room for others.
+CLIENT_LIMIT = 512
+
+
+class ApiResource(KleinResource):
+    """
+    Klein's resource, kept from browsers that are led astray, and from host names and paths that would be an error of
+    ours in its log, not the client's.
+    """
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(api.app)
+        self._gate = api.gate
+
+    def render(self, request: IRequest) -> KleinRenderable:
+        """Answer a request."""
+        assert isinstance(request, Request)
+        try:
+            request.getRequestHostname().decode("ascii").encode("idna")
+            b"/".join(request.postpath or ()).decode()
+        except UnicodeError:
+            return writeText(request, 400, "the host or the path isn't written as one can be")
+        try:
+            self._gate.checkSite(request)
+        except ForeignSite as error:
+            return refuse(request, error)
+        return super().render(request)
+
+
+class BoundedRequest(Request):
+    """A request that keeps in memory what its call could need, and no more, whatever is sent."""
+
+    def gotLength(self, length: int | None) -> None:
+        """The body begins. Twisted would make a file for one it thinks long, or doesn't know the length of."""
+        super().gotLength(0)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A piece of the body: one byte too many is kept, to know that there were."""
+        assert self.content is not None, "gotLength comes first"
+        super().handleContentChunk(data[: BODY_LIMIT + 1 - self.content.tell()])
+
+
+class ApiServer(WrappingFactory):
+    """The HTTP server's factory, which knows its connections."""
+
+    noisy = False
+
+    def __init__(self, api: Api) -> None:
+        site = Site(ApiResource(api), requestFactory=BoundedRequest, timeout=IDLE_SECONDS, reactor=api.clock)
+        site.noisy = False
+        super().__init__(site)
+
+    # WrappingFactory's own annotation forgets that a factory may turn a connection away.
+    def buildProtocol(self, address: IAddress | None) -> ProtocolWrapper | None:  # type: ignore[override]  # see above
+        """A client comes; one too many is turned away."""
+        return super().buildProtocol(address) if len(self.protocols) < CLIENT_LIMIT else None
+
+    def closeAll(self) -> None:
+        """End the connections that clients keep for later calls, and calls that aren't answered yet."""
+        for client in list(self.protocols):
+            client.abortConnection()

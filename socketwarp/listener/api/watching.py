@@ -1,0 +1,50 @@
+"""Looking on: whether all is well, figures, what happens, and the description of the calls."""
+
+from ...errors import LimitReached
+from ..tokens import READ
+from .app import Answer, Api, Call, answer, route
+from .openapi import document
+from .ports import stateOf
+from .stream import STREAM_LIMIT, EventStream, resumeAt
+
+
+@route("GET", "/ready", READ)
+def ready(api: Api, call: Call) -> Answer:
+    """Whether every wished port is open to visitors; 503 with the reasons when one isn't."""
+    reasons = [
+        f"port {entry.spec.port} is {stateOf(api, entry)}" + (f": {entry.waitsFor}" if entry.waitsFor else "")
+        for entry in api.ports.entries()
+        if not entry.isBound and call.caller.sees(entry.spec.port, entry.spec.uid)
+    ]
+    return answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+
+@route("GET", "/metrics", READ)
+def metrics(api: Api, call: Call) -> Answer:
+    """Figures for Prometheus."""
+    body, contentType = api.metrics.render(call.header("accept") or "")
+    return Answer(200, body, contentType.encode())
+
+
+@route("GET", "/v1/openapi.json", None)
+def describe(api: Api, call: Call) -> Answer:
+    """This description."""
+    return answer(document())
+
+
+@route("GET", "/v1/events", READ, "since")
+async def events(api: Api, call: Call) -> Answer | None:
+    """
+    What happens, as server-sent events, from now on; or from behind the event that ``Last-Event-ID`` names. With
+    ``since=0``, from the oldest that is remembered.
+    """
+    if len(api.streams) >= STREAM_LIMIT:
+        raise LimitReached(f"{STREAM_LIMIT} callers follow events already, and that is the limit")
+    given = call.header("last-event-id") or call.argument("since")
+    stream = EventStream(api.clock, api.events, call.caller, call.request, resumeAt(api.events, given))
+    api.streams.add(stream)
+    try:
+        await stream.run()
+    finally:
+        api.streams.discard(stream)
+    return None

@@ -1,0 +1,146 @@
+"""
+Figures for Prometheus: events are counted as they happen, sessions and ports are asked when somebody looks.
+
+A label is bounded by what is open: a port's series end with the port, a session's with the session.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+
+import attrs
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from .connectors import Connectors
+from .entries import Entry
+from .events import Events, Field
+from .ports import Ports
+
+#: Bounds of the histogram of connections, seconds: from a request to a session of a day.
+SECONDS_BOUNDS = (0.01, 0.1, 1, 10, 60, 600, 3600, 86400)
+
+
+@attrs.define(eq=False)
+class Metrics:
+    """
+    What ``/metrics`` shows.
+
+    :ivar registry: of this listener alone, not prometheus_client's global one.
+    """
+
+    _events: Events
+    _connectors: Connectors
+    _ports: Ports
+    registry: CollectorRegistry = attrs.field(factory=CollectorRegistry, init=False)
+    _told: Counter = attrs.field(init=False)
+    _refused: Counter = attrs.field(init=False)
+    _accepted: Counter = attrs.field(init=False)
+    _bytes: Counter = attrs.field(init=False)
+    _seconds: Histogram = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        registry = self.registry
+        self._told = Counter("socketwarp_events", "Events by name", ["event"], registry=registry)
+        self._refused = Counter(
+            "socketwarp_connections_refused", "Visitors turned away", ["port", "code"], registry=registry
+        )
+        self._accepted = Counter("socketwarp_connections", "Visitors carried", ["port"], registry=registry)
+        self._bytes = Counter(
+            "socketwarp_connection_bytes",
+            "Bytes of connections that have ended: in from visitors, out to them",
+            ["port", "direction"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "socketwarp_connection_seconds", "How long connections lasted", buckets=SECONDS_BOUNDS, registry=registry
+        )
+        registry.register(_Present(self._connectors, self._ports))
+        ProcessCollector(registry=registry)  # processor time, memory, descriptors
+        self._events.count(self._happened)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """
+        All figures, and the media type they are in.
+
+        :param accept: the reader's Accept header: Prometheus' text, or OpenMetrics.
+        """
+        encode, contentType = choose_encoder(accept)
+        return encode(self.registry), contentType
+
+    def _happened(self, name: str, fields: Mapping[str, Field]) -> None:
+        self._told.labels(name).inc()
+        port = str(fields.get("port"))
+        match name:
+            case "visitor.connected":
+                self._accepted.labels(port).inc()
+            case "visitor.refused":
+                self._refused.labels(port, str(fields["code"])).inc()
+            case "visitor.ended":
+                self._bytes.labels(port, "in").inc(_number(fields["bytesIn"]))
+                self._bytes.labels(port, "out").inc(_number(fields["bytesOut"]))
+                self._seconds.observe(_number(fields["seconds"]))
+            case "port.closed":
+                for counter in (self._accepted, self._refused, self._bytes):
+                    counter.remove_by_labels({"port": port})
+
+
+def _number(value: Field) -> float:
+    assert isinstance(value, int | float)
+    return value
+
+
+@attrs.frozen(eq=False)
+class _Present(Collector):
+    """What there is at the moment somebody looks."""
+
+    _connectors: Connectors
+    _ports: Ports
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client's Collector."""
+        build = GaugeMetricFamily("socketwarp_build_info", "1, with the version", labels=["version"])
+        build.add_metric([version("socketwarp")], 1)
+        yield build
+        yield from self._sessions()
+        yield from _ports(self._ports.entries())
+
+    def _sessions(self) -> Iterator[Metric]:
+        labels = ["uid", "session"]
+        sessions = GaugeMetricFamily("socketwarp_sessions", "Sessions of connectors", labels=["protocol", "carrier"])
+        rtt = GaugeMetricFamily("socketwarp_session_rtt_seconds", "Smoothed round-trip time", labels=labels)
+        mtu = GaugeMetricFamily("socketwarp_session_path_mtu_bytes", "Largest UDP payload in use", labels=labels)
+        streams = GaugeMetricFamily("socketwarp_session_streams", "Streams that aren't over", labels=labels)
+        lost = CounterMetricFamily("socketwarp_session_packets_lost", "Packets declared lost", labels=labels)
+        carried = CounterMetricFamily(
+            "socketwarp_session_bytes",
+            "Stream bytes: in from the connector, out to it",
+            labels=[*labels, "direction"],
+        )
+        kinds: dict[tuple[str, str], int] = {}
+        for connector in self._connectors:
+            session, figures = connector.session, connector.session.statistics()
+            kind = (session.protocol, session.carrier)
+            kinds[kind] = kinds.get(kind, 0) + 1
+            named = [connector.uid, session.sessionId]
+            if figures.rtt is not None:
+                rtt.add_metric(named, figures.rtt)
+            mtu.add_metric(named, figures.pathMtu)
+            streams.add_metric(named, figures.streams)
+            lost.add_metric(named, figures.packetsLost)
+            carried.add_metric([*named, "in"], figures.bytesIn)
+            carried.add_metric([*named, "out"], figures.bytesOut)
+        for kind, count in kinds.items():
+            sessions.add_metric(kind, count)
+        yield from (sessions, rtt, mtu, streams, lost, carried)
+
+
+def _ports(entries: Iterable[Entry]) -> Iterator[Metric]:
+    bound = GaugeMetricFamily("socketwarp_port_bound", "1 while visitors can come, else 0", labels=["port", "uid"])
+    visitors = GaugeMetricFamily("socketwarp_port_connections", "Visitors who are here", labels=["port", "uid"])
+    for entry in entries:
+        named = [str(entry.spec.port), entry.spec.uid]
+        bound.add_metric(named, int(entry.isBound))
+        visitors.add_metric(named, len(entry.visitors))
+    yield from (bound, visitors)

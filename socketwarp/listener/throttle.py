@@ -1,0 +1,31 @@
+"""Token buckets: so many at once, and so many a second. Pure: time comes in as a number, in seconds."""
+
+import attrs
+
+
+@attrs.define
+class Bucket:
+    """
+    Lets `burst` things through at once, and `rate` of them a second after that.
+
+    :ivar rate: things a second.
+    """
+
+    rate: float
+    burst: float
+    _level: float = attrs.field(init=False)
+    _last: float | None = attrs.field(default=None, init=False)
+
+    @_level.default
+    def _full(self) -> float:
+        return self.burst
+
+    def take(self, now: float, amount: float = 1.0) -> bool:
+        """Let one through, or as much as `amount`; whether there was room. The time may stand still or go back."""
+        if self._last is not None:
+            self._level = min(self.burst, self._level + max(0.0, now - self._last) * self.rate)
+        self._last = now
+        if self._level < amount:
+            return False
+        self._level -= amount
+        return True

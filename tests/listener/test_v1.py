@@ -1,0 +1,307 @@
+"""The calls under /v1: ports, connectors, connections."""
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.errors import Code
+from socketwarp.listener.api.bodies import showWish, wishOf
+from socketwarp.listener.wishes import PortSpec
+from socketwarp.settings import PortRange
+from tests.listener.client import Client
+from tests.listener.rig import Rig
+
+WISH = {"uid": "uid-1", "target_host": "10.0.0.5", "target_port": 80}
+
+
+class V1TestCase(SynchronousTestCase):
+    """A listener with one connector, and a client of its API."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.session = self.rig.connected("uid-1")
+        self.client = Client(self.rig)
+
+    def put(self, port: int = 18080, query: str = "", /, **changed: object) -> tuple[int, Any]:  # Any: JSON
+        return self.client.json("PUT", f"/v1/ports/{port}{query}", WISH | changed)
+
+    def etag(self, port: int = 18080) -> str:
+        return self.client.call("GET", f"/v1/ports/{port}")[1]["etag"]
+
+    def code(self, answer: tuple[int, Any]) -> tuple[int, str]:  # Any: JSON
+        """Status and code of a problem."""
+        status, problem = answer
+        self.assertEqual(status, problem["status"])
+        return status, problem["code"]
+
+    def changes(self) -> list[tuple[object, object, object]]:
+        """What the audit log holds."""
+        return [(each["action"], each["subject"], each["outcome"]) for each in self.rig.told("api.changed")]
+
+
+class PortTests(V1TestCase):
+    """Wishes."""
+
+    def test_aPortIsWishedAndShown(self) -> None:
+        status, port = self.put()
+        self.assertEqual(201, status)
+        self.assertEqual("open", port["state"])
+        self.assertEqual([PortSpec(18080, "uid-1", "10.0.0.5", 80)], self.rig.ports.specs())
+        self.assertEqual((200, port), self.client.json("GET", "/v1/ports/18080"))
+        self.assertEqual((200, [port]), self.client.json("GET", "/v1/ports"))
+
+    def test_anAbsentConnectorsPortIsParked(self) -> None:
+        status, port = self.put(uid="uid-2")
+        self.assertEqual((201, "parked"), (status, port["state"]))
+
+    def test_theSameWishAgainChangesNothing(self) -> None:
+        self.put()
+        self.assertEqual(200, self.put()[0])
+        self.assertEqual([("port.put", "18080", "done")], self.changes())
+
+    def test_aWishIsChangedInItsPlace(self) -> None:
+        self.put()
+        visitor = self.rig.visit(18080)
+        self.rig.settle()
+        status, port = self.put(target_port=81)
+        self.assertEqual((200, 81), (status, port["target_port"]))
+        self.assertFalse(visitor.sawReset)
+        (_, audit) = self.rig.told("api.changed")
+        self.assertEqual(
+            ("port.change", 80, 81),
+            (audit["action"], audit["before"]["target_port"], audit["after"]["target_port"]),  # type: ignore[index]  # a field that is an object
+        )
+
+    def test_limitsAndOptionsAreReadAndShown(self) -> None:
+        limits = {"total": 5, "at_once": 2, "idle_seconds": 30, "expires": None, "sources": ["10.0.0.0/8", "::1/128"]}
+        status, port = self.put(limits=limits, options={"proxy_protocol": 2}, bind_address="127.0.0.1")
+        self.assertEqual((201, limits, {"proxy_protocol": 2}), (status, port["limits"], port["options"]))
+        (spec,) = self.rig.ports.specs()
+        self.assertEqual(("127.0.0.1", 5, 2), (spec.bindAddress, spec.limits.total, spec.options.proxyProtocol))
+        self.assertEqual(spec, wishOf(showWish(spec), 18080))
+
+    def test_portZeroIsAnyFreeOne(self) -> None:
+        self.rig.ports.allowed = (PortRange(18100, 18101),)
+        status, headers, text = self.client.call("PUT", "/v1/ports/0", json.dumps(WISH).encode())
+        port = json.loads(text)["port"]
+        self.assertEqual((201, f"/v1/ports/{port}"), (status, headers["location"]))
+        self.assertIn(port, (18100, 18101))
+
+    def test_aDryRunChangesNothing(self) -> None:
+        status, port = self.put(18080, "?dry_run=1")
+        self.assertEqual((200, True), (status, port["dry_run"]))
+        self.assertEqual([], self.rig.ports.specs())
+        self.rig.ports.allowed = (PortRange(1, 2),)
+        self.assertEqual((403, "port-denied"), self.code(self.put(18080, "?dry_run=1")))
+        self.assertEqual([], self.changes())
+
+    def test_aMisspeltArgumentChangesNothing(self) -> None:
+        for query in ("?dryrun=1", "?dry_run=yes", "?dry_run=1&dry_run=0", "?dry_run=%ff"):
+            self.assertEqual((400, "bad-request"), self.code(self.put(18080, query)), query)
+        self.assertEqual([], self.rig.ports.specs())
+
+    def test_aWishThatMakesNoSenseIsExplained(self) -> None:
+        for changed, name in (
+            ({"uid": ""}, "uid"),
+            ({"target_port": 0}, "target_port"),
+            ({"target_port": "80"}, "target_port"),
+            ({"bind_address": "localhost"}, "localhost"),
+            ({"limits": {"sources": "10.0.0.0/8"}}, "sources"),
+            ({"limits": {"sources": ["10.0.0.1/8"]}}, "sources"),
+            ({"limits": {"idle_seconds": 0}}, "idle_seconds"),
+            ({"limits": {"at_once": True}}, "at_once"),
+            ({"limits": {"total": 10**400}}, "too large"),
+            ({"options": {"proxy_protocol": True}}, "proxy_protocol"),
+            ({"options": {"proxy": 1}}, "proxy"),
+            ({"port": 5}, "port"),
+            ({"colour": "red"}, "colour"),
+        ):
+            status, problem = self.put(18080, **changed)
+            self.assertEqual((400, "bad-request"), (status, problem["code"]), changed)
+            self.assertIn(name, problem["detail"], changed)
+        self.assertEqual([], self.rig.ports.specs())
+
+    def test_whatHasChangedSinceIsNotChanged(self) -> None:
+        self.put()
+        old = self.etag()
+        self.put(target_port=81)
+        body = json.dumps(WISH | {"target_port": 82}).encode()
+        for method in ("PUT", "DELETE"):
+            status, _, text = self.client.call(method, "/v1/ports/18080", body, If_Match=old)
+            self.assertEqual((412, "precondition-failed"), self.code((status, json.loads(text))))
+        self.assertEqual(200, self.client.call("PUT", "/v1/ports/18080", body, If_Match=f'"x", {self.etag()}')[0])
+        self.assertEqual(200, self.client.call("DELETE", "/v1/ports/18080", If_Match="*")[0])
+
+    def test_onlyANewPortWhenAskedSo(self) -> None:
+        body = json.dumps(WISH).encode()
+        self.assertEqual(201, self.client.call("PUT", "/v1/ports/18080", body, If_None_Match="*")[0])
+        self.assertEqual(412, self.client.call("PUT", "/v1/ports/18080", body, If_None_Match="*")[0])
+        self.assertEqual(412, self.client.call("PUT", "/v1/ports/18081", body, If_Match="*")[0])
+
+    def test_twoChangesAtATimeAreOne(self) -> None:
+        self.put()
+        self.rig.store.slow = True
+        body = json.dumps(WISH | {"target_port": 81}).encode()
+        self.client.connect()
+        self.client.send(b"PUT /v1/ports/18080 HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        first = self.client.transport
+        self.assertEqual((409, "change-under-way"), self.code(self.put(target_port=82)))
+        self.rig.store.finish()
+        self.assertIn(b" 200 ", first.value())
+        self.rig.store.slow = False
+        self.assertEqual(200, self.put(target_port=82)[0])
+
+    def test_aTakenPortIsAConflict(self) -> None:
+        self.rig.sockets.taken.add(18080)
+        self.assertEqual((409, "port-unavailable"), self.code(self.put()))
+        self.assertEqual([("port.put", "18080", "port-unavailable")], self.changes())
+
+    def test_aPortIsClosed(self) -> None:
+        self.put()
+        visitor = self.rig.visit(18080)
+        self.rig.settle()
+        self.assertEqual(
+            (200, {"port": 18080, "connections": 1, "dry_run": True}),
+            self.client.json("DELETE", "/v1/ports/18080?dry_run=1"),
+        )
+        self.client.connect()
+        self.client.send(b"DELETE /v1/ports/18080 HTTP/1.1\r\n\r\n")
+        self.rig.settle()
+        self.assertEqual({"port": 18080, "ended": 1}, json.loads(self.client.answer()[2]))
+        self.assertTrue(visitor.sawReset)
+        self.assertEqual((404, "no-such-port"), self.code(self.client.json("GET", "/v1/ports/18080")))
+        self.assertEqual(("port.delete", "18080", "done"), self.changes()[-1])
+
+    def test_aPortIsDrained(self) -> None:
+        self.put()
+        visitor = self.rig.visit(18080)
+        self.rig.settle()
+        self.client.connect()
+        self.client.send(b"DELETE /v1/ports/18080?drain=5 HTTP/1.1\r\n\r\n")
+        drained = self.client.transport
+        self.assertEqual("draining", self.client.json("GET", "/v1/ports/18080")[1]["state"])
+        self.assertFalse(visitor.sawReset)
+        self.rig.reactor.advance(5)
+        self.rig.settle()
+        self.assertIn(b'"ended": 1', drained.value())
+        self.assertEqual([("port.delete", "18080", "begun"), ("port.delete", "18080", "done")], self.changes()[1:])
+
+    def test_howLongToDrainIsANumberOfSeconds(self) -> None:
+        self.put()
+        for drain in ("x", "-1", "1e3", "inf", "99999999"):
+            answer = self.client.json("DELETE", f"/v1/ports/18080?drain={drain}")
+            self.assertEqual((400, "bad-request"), self.code(answer))
+
+    def test_aCallerThatLeavesUndoesNothingAndIsInTheAuditLog(self) -> None:
+        self.rig.store.slow = True
+        body = json.dumps(WISH).encode()
+        self.client.connect()
+        self.client.send(b"PUT /v1/ports/18080 HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        self.client.transport.loseConnection()
+        self.rig.store.finish()
+        self.assertEqual([18080], [each.port for each in self.rig.ports.specs()])
+        self.assertEqual([("port.put", "18080", "done")], self.changes())
+
+    def test_whatIsNotThere(self) -> None:
+        for path in ("/v1/ports/1", "/v1/ports/65536", "/v1/ports/x", "/v1/ports/", "/v1", "/v1/nothing"):
+            status, problem = self.client.json("GET", path)
+            self.assertEqual(404, status, path)
+            self.assertIn(problem["code"], ("not-found", "no-such-port"))
+        status, problem = self.client.json("POST", "/v1/ports")
+        self.assertEqual((405, "method-not-allowed"), (status, problem["code"]))
+
+    def test_anErrorIsAProblem(self) -> None:
+        _, headers, text = self.client.call("GET", "/v1/ports/1")
+        self.assertEqual("application/problem+json", headers["content-type"])
+        problem = {"title": "Not Found", "status": 404, "detail": "Task 1 not found", "code": "no-such-port"}
+        self.assertEqual(problem, json.loads(text))
+
+
+class ConnectorTests(V1TestCase):
+    """Who is here."""
+
+    def test_connectorsAreShownWithTheirPortsAndSessions(self) -> None:
+        self.put()
+        status, (connector,) = self.client.json("GET", "/v1/connectors")
+        self.assertEqual((200, "uid-1", [18080]), (status, connector["uid"], connector["ports"]))
+        (session,) = connector["sessions"]
+        self.assertEqual(("session-1", "192.0.2.1:40000"), (session["session"], session["address"]))
+        self.assertEqual((200, connector), self.client.json("GET", "/v1/connectors/uid-1"))
+
+    def test_aUidMayBeAUri(self) -> None:
+        self.rig.connected("spiffe://example.net/a b", "session-2")
+        status, connector = self.client.json("GET", "/v1/connectors/spiffe%3A%2F%2Fexample.net%2Fa%20b")
+        self.assertEqual((200, "spiffe://example.net/a b"), (status, connector["uid"]))
+        self.assertEqual(200, self.client.json("GET", "/v1/connectors/spiffe://example.net/a%20b")[0])
+
+    def test_whoIsNotHereIsNotFound(self) -> None:
+        for method in ("GET", "DELETE"):
+            self.assertEqual((404, "no-such-connector"), self.code(self.client.json(method, "/v1/connectors/uid-2")))
+
+    def test_aConnectorIsSentAwayAndMayComeBack(self) -> None:
+        status, told = self.client.json("DELETE", "/v1/connectors/uid-1")
+        self.assertEqual((200, 1), (status, told["sessions"]))
+        self.assertEqual((Code.SHUTDOWN, "an operator ended it"), self.session.closedWith)
+        self.rig.settle()
+        self.assertIsNone(self.rig.connected("uid-1", "session-2").closedWith)
+
+    def test_aConnectorIsDeniedForATime(self) -> None:
+        self.assertEqual(200, self.client.json("DELETE", "/v1/connectors/uid-1?deny=60")[0])
+        self.rig.reactor.advance(59)
+        again = self.rig.connected("uid-1", "session-2")
+        assert again.closedWith is not None
+        self.assertEqual(Code.DENIED, again.closedWith[0])
+        self.assertEqual("connector-denied", self.rig.told("connector.refused")[0]["code"])
+        self.rig.reactor.advance(1)
+        self.assertIsNone(self.rig.connected("uid-1", "session-3").closedWith)
+
+    def test_whoIsAwayCanBeDeniedAndLetInAgain(self) -> None:
+        self.assertEqual(200, self.client.json("DELETE", "/v1/connectors/uid-2?deny=60")[0])
+        self.assertIsNotNone(self.rig.connected("uid-2", "session-2").closedWith)
+        self.assertEqual(200, self.client.json("DELETE", "/v1/connectors/uid-2?deny=0")[0])
+        self.assertIsNone(self.rig.connected("uid-2", "session-3").closedWith)
+
+    def test_aDryRunSendsNobodyAway(self) -> None:
+        status, told = self.client.json("DELETE", "/v1/connectors/uid-1?deny=60&dry_run=1")
+        self.assertEqual((200, True, 60.0), (status, told["dry_run"], told["denied_seconds"]))
+        self.assertIsNone(self.session.closedWith)
+
+
+class ConnectionTests(V1TestCase):
+    """Who visits."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put()
+        self.visitor = self.rig.visit(18080)
+        self.rig.settle()
+
+    def test_visitorsAreShownWithTheirBytes(self) -> None:
+        self.visitor.remoteSends(b"hello")
+        self.rig.settle()
+        status, listed = self.client.json("GET", "/v1/connections")
+        (connection,) = listed["connections"]
+        self.assertEqual((200, 1), (status, listed["total"]))
+        self.assertEqual(
+            (18080, "uid-1", "198.51.100.7:50000", "10.0.0.5:80", "session-1", 5),
+            tuple(connection[name] for name in ("port", "uid", "address", "target", "session", "bytes_in")),
+        )
+
+    def test_someOfThemWhenAskedFor(self) -> None:
+        for query, count in (("port=18080", 1), ("port=1", 0), ("uid=uid-1", 1), ("uid=x", 0)):
+            self.assertEqual(count, self.client.json("GET", f"/v1/connections?{query}")[1]["total"], query)
+        self.rig.visit(18080)
+        listed = self.client.json("GET", "/v1/connections?limit=1")[1]
+        self.assertEqual((2, 1), (listed["total"], len(listed["connections"])))
+        self.assertEqual((400, "bad-request"), self.code(self.client.json("GET", "/v1/connections?limit=0")))
+
+    def test_aConnectionIsEnded(self) -> None:
+        name = self.client.json("GET", "/v1/connections")[1]["connections"][0]["id"]
+        self.assertTrue(self.client.json("DELETE", f"/v1/connections/{name}?dry_run=1")[1]["dry_run"])
+        self.assertFalse(self.visitor.sawReset)
+        self.assertEqual(200, self.client.json("DELETE", f"/v1/connections/{name}")[0])
+        self.rig.settle()
+        self.assertTrue(self.visitor.sawReset)
+        self.assertEqual("port-closed", self.rig.told("visitor.ended")[0]["code"])
+        self.assertEqual((404, "no-such-connection"), self.code(self.client.json("DELETE", f"/v1/connections/{name}")))
