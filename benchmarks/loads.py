@@ -86,33 +86,39 @@ def _send(sock: socket.socket) -> None:
             sock.sendall(block)
 
 
-def pour(address: Address, seconds: float) -> tuple[int, float]:
-    """One stream from visitor to target. The target says how many bytes it got in how many seconds."""
+#: Bytes, and the monotonic times of the first and the last of them.
+Moved = tuple[int, float, float]
+
+
+def pour(address: Address, seconds: float) -> Moved:
+    """One stream from visitor to target. The target says how many bytes it got, and when."""
     with visit(address, b"S", int.from_bytes(DOUBLE.pack(seconds), "big"), seconds + PATIENCE) as sock:
         sender = threading.Thread(target=_send, args=[sock])
         sender.start()
         try:
-            total, lasted = REPORT.unpack(readExactly(sock, REPORT.size))
+            total, first, last = REPORT.unpack(readExactly(sock, REPORT.size))
         finally:
             sock.shutdown(socket.SHUT_RDWR)
             sender.join()
-    return total, lasted
+    return total, first, last
 
 
-def draw(address: Address, seconds: float) -> tuple[int, float]:
-    """One stream from target to visitor: bytes, and the seconds they took."""
+def draw(address: Address, seconds: float) -> Moved:
+    """One stream from target to visitor."""
     with visit(address, b"G") as sock:
         return drink(sock, seconds)
 
 
-Transfer = Callable[[Address, float], tuple[int, float]]
+Transfer = Callable[[Address, float], Moved]
 
 
 def flow(transfer: Transfer, address: Address, seconds: float, streams: int = 1) -> float:
-    """Bytes per second of so many streams at a time, together."""
+    """Bytes per second of so many streams at a time: all bytes, from the first one's start to the last one's end."""
     with ThreadPoolExecutor(streams) as pool:
         done = [pool.submit(transfer, address, seconds) for _ in range(streams)]
-        return sum(total / max(lasted, 1e-9) for total, lasted in (each.result() for each in done))
+        moved = [each.result() for each in done]
+    begun, ended = min(first for _, first, _ in moved), max(last for _, _, last in moved)
+    return sum(total for total, _, _ in moved) / max(ended - begun, 1e-9)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot  # after the choice of a backend that needs no screen
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from benchmarks.figures import FIGURES, Medians, medians
 from benchmarks.report import TITLES, Results
@@ -43,9 +44,13 @@ def panel(axes: Axes, results: Results, reference: str, tunnels: Sequence[str]) 
             places, [values[each] - 1 for each in titles if each in values], 0.8 / len(tunnels), 1, color=colour
         )
         bars.set_label(TITLES[tunnel])
+        axes.bar_label(bars, [f"{values[each]:.2g}" for each in titles if each in values], fontsize=6, padding=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(titles)), titles, fontsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(len(titles) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_title(f"{results.title}: times better than {TITLES[reference]}", fontsize=9, loc="left")
     axes.tick_params(axis="x", labelsize=7)
@@ -66,7 +71,12 @@ def draw(every: Sequence[Results], path: Path) -> None:
     heights = [PANEL + BAR * len(results.samples[ref]) * max(2, len(t)) for results, ref, t in panels]
     matplotlib.rcParams.update({"svg.hashsalt": "socketwarp", "svg.fonttype": "none"})
     figure, axes = pyplot.subplots(
-        len(panels), figsize=(WIDTH, sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
+        len(panels),
+        figsize=(WIDTH, sum(heights)),
+        height_ratios=heights,
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
     )
     for each, place in zip(panels, axes[:, 0], strict=True):
         panel(place, *each)

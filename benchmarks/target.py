@@ -28,8 +28,8 @@ import time
 
 HEADER = struct.Struct("!cQ")
 DOUBLE = struct.Struct("!d")
-#: Bytes received, and the seconds from the first to the last.
-REPORT = struct.Struct("!Qd")
+#: Bytes received, and the times of the first and the last, by the clock that all processes of the machine share.
+REPORT = struct.Struct("!Qdd")
 #: What is given to one call: large enough that Python's own share is small.
 BLOCK = 256 * 1024
 #: Processes that serve QUICK_PORT, each one visitor at a time.
@@ -63,17 +63,17 @@ def readExactly(sock: socket.socket, size: int) -> bytearray:
     return data
 
 
-def drink(sock: socket.socket, seconds: float) -> tuple[int, float]:
-    """Receive for so many seconds from the first byte on; return bytes after the first piece and their seconds."""
+def drink(sock: socket.socket, seconds: float) -> tuple[int, float, float]:
+    """Receive for so many seconds from the first piece on; the bytes after it, and when the first and last came."""
     buffer = bytearray(BLOCK)
     if not sock.recv_into(buffer):
         raise EOFError("nothing came")
-    begun = now = time.perf_counter()
+    begun = now = time.monotonic()
     total = 0
     while now - begun < seconds and (got := sock.recv_into(buffer)):
         total += got
-        now = time.perf_counter()
-    return total, now - begun
+        now = time.monotonic()
+    return total, begun, now
 
 
 def sink(sock: socket.socket, number: int) -> None:
