@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
+from twisted.internet.protocol import Factory
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -76,6 +77,7 @@ def makeEnd(
     :raises SystemExit: with 0, after ``--check``.
     """
     signal.signal(signal.SIGTERM, _exitNow)
+    Factory.noisy = False  # or each call to the SCEP server and each open port would have two lines that say nothing
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what changes from now on is noticed once the end runs
     with exitOnError(name):
         flags = {key: value for key, value in options.items() if key != "check"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.application.service import IService, IServiceMaker, MultiService, Service
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, LogPublisher, globalLogBeginner
 from twisted.plugin import IPlugin, getPlugins
@@ -45,6 +46,7 @@ class TapTests(SynchronousTestCase):
         self.patch(signal, "signal", self.handlers.__setitem__)
         self.patch(globalLogBeginner, "beginLoggingTo", lambda observers, *args, **kwargs: None)
         self.reactor = MemoryReactor()
+        self.patch(Factory, "noisy", True)
 
     def fails(self, make: Callable[[], object]) -> tuple[int, str]:
         """The exit status, and what is on stderr."""
@@ -150,6 +152,7 @@ class Starting(TapTests):
                 arguments += ["--server-name", "localhost"]
             verifyObject(IService, self.make(tap, *arguments))
         self.assertEqual((self.reactor.tcpServers, self.reactor.getDelayedCalls()), ([], []))
+        self.assertFalse(Factory.noisy)
 
     def test_sigtermBeforeTheReactorRuns(self) -> None:
         """Ends the process with status 0, too."""

@@ -1,4 +1,4 @@
-"""Changed files of running processes are used from then on, and nobody who is connected notices; broken ones change nothing."""
+"""Changed files of running processes are used from then on, and nobody who is connected notices; broken ones aren't."""
 
 import os
 import socket
@@ -26,8 +26,9 @@ class ReloadCase(TunnelCase):
 
     def startSecond(self, issued: Issued | None = None, ca: Authority | None = None) -> Process:
         """Start a connector of the uid ``uid-2``, that trusts listeners of the authority `ca`."""
-        (issued or self.authority.issue("uid-2")).write(str(self.directory), "second")
-        self.file("ca.crt", pem(self.authority.cert))
+        issued = issued or self.authority.issue("uid-2")
+        self.file("second.crt", pem(*issued.chain))
+        self.file("second.key", keyPem(issued.key))
         self.file("second-ca.crt", pem((ca or self.authority).cert))
         self.settings |= {
             "client_cert_path": "second.crt",
@@ -122,6 +123,8 @@ class ListenerTests(ReloadCase):
         self.exchange(visitor, target, 0)
         self.exchange(target, visitor, 0)
         self.assertEqual([], [line for line in self.listener.lines if "lost" in line or "in force" in line])
+        for connection in (visitor, target):
+            connection.close()
         self.assertEnds(self.connector, self.listener)
 
 

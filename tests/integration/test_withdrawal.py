@@ -1,7 +1,6 @@
-"""A running connector's certificate is withdrawn, by each who may: its session ends, its visitors are reset, both logs say why."""
+"""A running connector's certificate is withdrawn: its session ends, its visitors are reset, both logs say why."""
 
 import json
-import socket
 import sys
 from http.client import HTTPConnection
 
