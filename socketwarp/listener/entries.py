@@ -63,7 +63,7 @@ class Entry:
 
     :ivar spec: the wish.
     :ivar number: unique in the life of the process.
-    :ivar used: visitors accepted in the port's life.
+    :ivar used: visitors accepted while there was a limit to their total.
     :ivar closing: it is on its way out.
     :ivar leaving: its wish is forgotten, and it is there only for visitors who may finish.
     :ivar isBound: visitors can come.
@@ -82,6 +82,7 @@ class Entry:
     _socket: IListeningPort | None = attrs.field(default=None, init=False)
     _stopped: bool = attrs.field(default=False, init=False)
     visitors: set[Visitor] = attrs.field(factory=set, init=False)
+    _ended: int = attrs.field(default=0, init=False)
     _end: IDelayedCall | None = attrs.field(default=None, init=False)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
 
@@ -141,22 +142,22 @@ class Entry:
 
     def finish(self, drain: float | None, error: SocketwarpError) -> Deferred[int]:
         """
-        Let visitors finish; fires once they are gone, with the number of those who were ended with RST by this call.
+        Let visitors finish; fires once they are gone, with the number of those who were ended with RST. When it is
+        called again, the shortest time counts.
 
         :param drain: seconds after which they are ended; `None`: never.
         """
-        ended: list[Visitor] = []
 
         def end() -> None:
-            ended.extend(self.visitors)
-            for visitor in ended:
+            self._ended += len(self.visitors)
+            for visitor in tuple(self.visitors):
                 visitor.refuse(error)
 
         gone = DeferredList([visitor.ended for visitor in self.visitors])
         if drain is not None and self.visitors:
             timer = self._lobby.clock.callLater(drain, end)
             gone.addCallback(lambda _: timer.cancel() if timer.active() else None)
-        return gone.addCallback(lambda _: len(ended))
+        return gone.addCallback(lambda _: self._ended)
 
     # -- visitors
 
@@ -192,11 +193,11 @@ class Entry:
         return None
 
     def _letIn(self, visitor: Visitor) -> None:
-        self.used += 1
         total = self.spec.limits.total
         if total is None:
             visitor.carry()
             return
+        self.used += 1
         # On the disk first: after a crash the port must not be open for more visitors than it was opened for.
         counted = self._lobby.store.count(self.spec.port, self.used)
         counted.addCallbacks(lambda _: visitor.carry(), lambda failure: visitor.refuse(_errorOf(failure)))

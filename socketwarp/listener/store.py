@@ -57,7 +57,7 @@ class Kept:
     """
     A wish as it is kept.
 
-    :ivar used: how many visitors the port has accepted, as far as its limit to their total asks to know.
+    :ivar used: how many visitors the port has accepted while there was a limit to their total.
     """
 
     spec: PortSpec

@@ -41,8 +41,8 @@ class PortLimits:
     What a port may be used for; what is `None` has no limit.
 
     :ivar expires: when the port closes itself and ends its visitors, POSIX seconds.
-    :ivar total: visitors in the port's life, restarts included. After the last one it accepts nobody, and closes itself
-        when they are gone.
+    :ivar total: visitors in the port's life, restarts included, from when it got such a limit. After the last one it
+        accepts nobody, and closes itself when they are gone.
     :ivar atOnce: visitors at a time.
     :ivar idleSeconds: a connection on which no byte passed for so long is ended.
     :ivar sources: networks from which visitors may come; empty: from everywhere.

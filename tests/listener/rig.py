@@ -143,8 +143,13 @@ class FakeListening:
         """It is."""
 
     def stopListening(self) -> Deferred[None]:
-        del self.sockets.bound[self.port]
-        return succeed(None)
+        closed: Deferred[None] = Deferred()
+        closed.addCallback(lambda _: self.sockets.bound.pop(self.port) and None)
+        self.sockets.closing.append(closed)
+        if not self.sockets.slow:
+            self.sockets.closing.remove(closed)
+            closed.callback(None)
+        return closed
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", self.address, self.port)
@@ -157,16 +162,27 @@ class Sockets:
 
     :ivar bound: by port.
     :ivar taken: ports of other programs.
+    :ivar foreign: addresses that aren't this host's.
+    :ivar slow: sockets are closed when `finish` is called.
     """
 
     bound: dict[int, FakeListening] = attrs.field(factory=dict)
     taken: set[int] = attrs.field(factory=set)
+    foreign: set[str] = attrs.field(factory=set)
+    slow: bool = False
+    closing: list[Deferred[None]] = attrs.field(factory=list)
 
     def listen(self, factory: IProtocolFactory, address: str, port: int) -> IListeningPort:
-        if port in self.taken or port in self.bound:
+        if port in self.taken or port in self.bound or address in self.foreign:
             raise PortUnavailable(f"port {port} can't be opened on {address}: in use")
         self.bound[port] = FakeListening(self, factory, address, port)
         return self.bound[port]
+
+    def finish(self) -> None:
+        """Close what should be closed."""
+        self.slow = False
+        for closing in self.closing:
+            closing.callback(None)
 
 
 class Rig:
