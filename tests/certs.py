@@ -110,11 +110,15 @@ class Issued:
 
     def write(self, directory: str, name: str = "end", form: PrivateFormat = PrivateFormat.PKCS8) -> Paths:
         """Write ``name.crt`` (the chain), ``name.key`` and ``ca.crt`` into an existing directory."""
-        return Paths(
-            writeFile(directory, f"{name}.crt", pem(*self.chain)),
-            writeFile(directory, f"{name}.key", keyPem(self.key, form)),
-            writeFile(directory, "ca.crt", pem(self.root)),
-        )
+        cert, key = self.writePair(directory, name, form)
+        return Paths(cert, key, writeFile(directory, "ca.crt", pem(self.root)))
+
+    def writePair(
+        self, directory: str, name: str = "end", form: PrivateFormat = PrivateFormat.PKCS8
+    ) -> tuple[str, str]:
+        """Write ``name.crt`` (the chain), then ``name.key``, and nothing else."""
+        cert = writeFile(directory, f"{name}.crt", pem(*self.chain))
+        return cert, writeFile(directory, f"{name}.key", keyPem(self.key, form))
 
 
 class Authority:

@@ -27,8 +27,7 @@ class ReloadCase(TunnelCase):
     def startSecond(self, issued: Issued | None = None, ca: Authority | None = None) -> Process:
         """Start a connector of the uid ``uid-2``, that trusts listeners of the authority `ca`."""
         issued = issued or self.authority.issue("uid-2")
-        self.file("second.crt", pem(*issued.chain))
-        self.file("second.key", keyPem(issued.key))
+        issued.writePair(str(self.directory), "second")
         self.file("second-ca.crt", pem((ca or self.authority).cert))
         self.settings |= {
             "client_cert_path": "second.crt",
@@ -39,8 +38,7 @@ class ReloadCase(TunnelCase):
 
     def replacePair(self, issued: Issued) -> None:
         """Put the listener's new certificate and key into the places of the old ones."""
-        self.file("server.crt", pem(*issued.chain))
-        self.file("server.key", keyPem(issued.key))
+        issued.writePair(str(self.directory), "server")
 
 
 class ListenerTests(ReloadCase):

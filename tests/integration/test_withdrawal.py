@@ -63,7 +63,7 @@ class ScepTests(WithdrawalCase):
     def startAnother(self) -> Process:
         """Start a connector with another uid, which the SCEP server knows."""
         self.tell("/admin/api/client/add", uid="uid-2")
-        self.authority.issue("uid-2").write(str(self.directory), "second")
+        self.authority.issue("uid-2").writePair(str(self.directory), "second")
         self.settings |= {"client_cert_path": "second.crt", "client_key_path": "second.key"}
         return self.start("swconnector")
 
