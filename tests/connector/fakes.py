@@ -1,7 +1,6 @@
 """What the connector's tests share: a reactor with a resolver, and TCP that goes nowhere until it is told to."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
@@ -18,12 +17,7 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socketwarp.interfaces import IStream, IStreamReceiver, Piece
-from socketwarp.wire.messages import Message, MessageParser, Ping, Pong, formatMessage
 from tests.fake_tcp import FakeReactor, FakeSocket, connect
-from tests.fakes import FakeSession
-
-M = TypeVar("M", bound=Message)
 
 
 @implementer(IHostnameResolver)
@@ -118,53 +112,3 @@ class TargetReactor(FakeReactor):
     def connectTCP(self, host: str, port: int, factory: ClientFactory, timeout: float) -> IConnector:
         self.dials.append(FakeDial(self, host, port, factory, timeout))
         return self.dials[-1]
-
-
-@implementer(IStreamReceiver)
-class Listening:
-    """
-    The listener's end of a session: what it hears on the control stream, and what it says there.
-
-    :ivar messages: what it has heard, but pings.
-    :ivar isMute: it answers no pings.
-    :ivar pings: how many it has heard.
-    """
-
-    def __init__(self, session: FakeSession) -> None:
-        self.messages: list[Message] = []
-        self.isMute = False
-        self.pings = 0
-        self._stream: IStream | None = None
-        self._parser = MessageParser()
-        session.acceptStreams(self._accept)
-
-    def _accept(self, stream: IStream) -> None:
-        self._stream = stream
-        stream.start(self)
-
-    def say(self, message: Message) -> None:
-        """A message to the connector, if it has opened a control stream."""
-        if self._stream is not None:
-            self._stream.write(formatMessage(message))
-
-    def heard(self, kind: type[M]) -> list[M]:
-        """The messages of that kind."""
-        return [message for message in self.messages if isinstance(message, kind)]
-
-    def piecesReceived(self, pieces: list[Piece]) -> None:
-        for message in self._parser.feed(pieces):
-            if not isinstance(message, Ping):
-                self.messages.append(message)
-                continue
-            self.pings += 1
-            if not self.isMute:
-                self.say(Pong(message.number))
-
-    def readConnectionLost(self) -> None:
-        """The connector has ended it."""
-
-    def writeConnectionLost(self, errorCode: int) -> None:
-        """The connector doesn't listen."""
-
-    def connectionLost(self, reason: Failure) -> None:
-        self._stream = None

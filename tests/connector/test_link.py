@@ -15,8 +15,8 @@ from socketwarp.connector.conversation import PING_SECONDS, PONG_SECONDS, Conver
 from socketwarp.connector.link import RETIRED_LIMIT, Link
 from socketwarp.errors import Code, SessionLost, SessionRefused
 from socketwarp.wire.messages import PING, Goaway, Hello, Welcome
-from tests.connector.fakes import Listening
 from tests.fakes import FakeSession, sessionPair, settle
+from tests.talker import Talker
 
 STABLE = 30.0
 
@@ -35,7 +35,7 @@ class Network:
         self.attempts: list[Deferred[Conversation]] = []
         self.yielding: list[bool] = []
         self.peers: list[FakeSession] = []
-        self.listeners: list[Listening] = []
+        self.listeners: list[Talker] = []
         backoff = Backoff(1.0, 60.0, lambda: 0.5)
         self.link = Link("listener:11443", self.attempt, backoff, STABLE, self.clock)
 
@@ -59,7 +59,7 @@ class Network:
         listener, connector = sessionPair(self.clock, protocol)
         conversation = Conversation(connector, self.clock)
         opened = conversation.open(Hello("socketwarp", "0", "instance", 100))
-        self.listeners.append(Listening(listener))
+        self.listeners.append(Talker(listener))
         settle(self.clock)
         if protocol != "hq-29":
             self.listeners[-1].say(Welcome("uid-1", "9a41", 50.0, 60.0, (PING,)))

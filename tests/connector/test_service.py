@@ -19,9 +19,10 @@ from socketwarp.wire.messages import Goaway, Hello, Welcome
 from socketwarp.wire.preamble import Preamble, formatPreamble29
 from socketwarp.wire.streams import formatPreamble1
 from tests.certs import Authority, Paths
-from tests.connector.fakes import Listening, TargetReactor
+from tests.connector.fakes import TargetReactor
 from tests.fake_tcp import FakeSocket
 from tests.fakes import FakeSession, sessionPair, settle
+from tests.talker import Talker
 
 
 @implementer(IHangups)
@@ -141,7 +142,7 @@ class ConnectorTests(SynchronousTestCase):
         """The listener is told, opens no more streams, and ends the session when the last one is over."""
         connector = self.start()
         listener, session = sessionPair(self.reactor, "socketwarp/1")
-        listening = Listening(listener)
+        listening = Talker(listener)
         self.attempts[0].callback(session)
         settle(self.reactor)
         [hello] = listening.heard(Hello)
@@ -201,7 +202,7 @@ class ConnectorTests(SynchronousTestCase):
         """Beside the session with the old one."""
         self.addCleanup(self.start().stopService)
         listener, session = sessionPair(self.reactor, "socketwarp/1")
-        listening = Listening(listener)
+        listening = Talker(listener)
         self.attempts[0].callback(session)
         settle(self.reactor)
         listening.say(Welcome("uid-1", "9a41", 50.0, 60.0))
