@@ -157,8 +157,8 @@ class Engine(QuicConnection):
 
     @property
     def datagramSize(self) -> int:
-        """Bytes of UDP payload in use on the current path."""
-        return self._max_datagram_size
+        """Bytes of UDP payload in use on the current path, for stream data; packets of aioquic's own have 1,200."""
+        return self._transmitter.size
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -341,10 +341,6 @@ class Engine(QuicConnection):
         if not self._ack_eliciting_sent_since_receipt:  # RFC 9000 §10.1
             self._close_at = now + self._idle_timeout()
             self._ack_eliciting_sent_since_receipt = True
-
-    def useDatagramSize(self, size: int) -> None:
-        """See `transmit.Connection`."""
-        self._max_datagram_size = size
 
     def sendKeys(self) -> Keys:
         """See `transmit.Connection`."""

@@ -54,14 +54,13 @@ class Connection(Protocol):
     def onSent(self, size: int, now: float) -> None:
         """Packets that ask for an acknowledgement, `size` bytes together, were sent on the current path."""
 
-    def useDatagramSize(self, size: int) -> None:
-        """From now on packets of the ordinary path may have `size` bytes as well."""
-
 
 class Transmitter:
     """
     Sends one connection's stream data.
 
+    :ivar size: bytes of UDP payload in use. The ordinary path keeps to 1,200: it fills packets with PATH_CHALLENGE and
+        PATH_RESPONSE up to its size, and these must arrive on a new path that may be narrower.
     :ivar maximum: the peer's max_udp_payload_size, bytes.
     :ivar nextTime: when pacing allows more, if that is what holds the sender back.
     """
@@ -72,7 +71,7 @@ class Transmitter:
         self._connection = connection
         self._path: Any = None
         self._search = PathMtu()
-        self._size = BASE
+        self.size = BASE
 
     def transmit(self, transmissions: list[Transmission], now: float) -> None:
         """Add what is to be sent at `now` to `transmissions`; call it on a validated path only."""
@@ -92,7 +91,7 @@ class Transmitter:
         """Time has passed: probes that are lost, and black holes (RFC 8899 §4.3)."""
         self._search.expire(now)
         recovery = self._connection.recovery
-        if recovery.timeouts == BLACK_HOLE_TIMEOUTS and self._size > BASE:
+        if recovery.timeouts == BLACK_HOLE_TIMEOUTS and self.size > BASE:
             self._search.onBlackHole(now)
             self._useSize()
             recovery.rescheduleAll(self._connection.oneRtt)
@@ -104,16 +103,15 @@ class Transmitter:
             self._search = PathMtu(self.maximum)
             self._useSize()
             if last is not None:
-                self._connection.recovery.congestion.restart(self._size)
+                self._connection.recovery.congestion.restart(self.size)
 
     def _useSize(self) -> None:
-        self._size = self._search.size
-        self._connection.recovery.setDatagramSize(self._size)
-        self._connection.useDatagramSize(self._size)
+        self.size = self._search.size
+        self._connection.recovery.setDatagramSize(self.size)
 
     def _probe(self, transmissions: list[Transmission], now: float) -> None:
         connection, search = self._connection, self._search
-        if search.size > self._size:
+        if search.size > self.size:
             self._useSize()
         while (size := search.nextProbe(now)) is not None:
             cid = connection.peerConnectionId
@@ -127,7 +125,7 @@ class Transmitter:
     def _transmitFlights(self, transmissions: list[Transmission], now: float) -> None:
         recovery, streams = self._connection.recovery, self._connection.streams
         congestion, pacer = recovery.congestion, recovery.pacer
-        size = self._size
+        size = self.size
         for _ in range(FLIGHTS_PER_TURN):
             if not streams.sendable:
                 congestion.isLimiting = False
@@ -149,7 +147,7 @@ class Transmitter:
         connection = self._connection
         cid = connection.peerConnectionId
         overhead = overheadOf(state.streamId, cid)
-        segments = connection.streams.cut(state, self._size - overhead, count)
+        segments = connection.streams.cut(state, self.size - overhead, count)
         if not segments:
             return
         keys = connection.sendKeys()
