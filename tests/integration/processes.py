@@ -29,7 +29,7 @@ BIN = Path(sys.executable).parent
 TWISTD = (str(BIN / "twistd"), "-n")
 TWIST = (str(BIN / "twist"), "--log-format=text")
 #: Seconds after which what hangs fails its test.
-PATIENCE = 15.0
+PATIENCE = 60.0
 #: Entry ports are taken from here: below the ports that systems give to outgoing connections.
 PORTS = range(20000, 32000)
 

@@ -6,12 +6,12 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from socketwarp.quic.streams import MAX_WINDOW
+
 from .processes import PATIENCE, Process, TunnelCase
 
 MUCH = 256 << 20
 PIECE = bytes(1 << 20)
-#: A stream's flow-control window, by default (PROTOCOL.md).
-WINDOW = 1 << 20
 #: What an end may hold beyond its windows: buffers of the code that runs for the first time, and free memory that the
 #: allocator keeps in arenas of 1 MiB and blocks below 128 KiB (mallopt(3), M_MMAP_THRESHOLD).
 ALLOCATOR = 3 << 20
@@ -69,7 +69,7 @@ class SlowReaderTests(TunnelCase):
             finished.result(PATIENCE)
         self.assertEqual(MUCH, received)
         for process, resident in before.items():
-            self.assertLess(peak(process) - resident, 2 * WINDOW + ALLOCATOR, process.name)
+            self.assertLess(peak(process) - resident, 2 * MAX_WINDOW + ALLOCATOR, process.name)
 
     def test_aTargetThatDoesNotReadCostsEitherEndTwoWindows(self) -> None:
         self.costsWindows(self.visitor, self.target)

@@ -17,7 +17,7 @@ class RestartTests(TunnelCase):
 
     def test_afterARestartOfTheListenerItsPortsAreOpenAndTheConnectorIsBack(self) -> None:
         self.assertEqual(0, self.listener.end())
-        self.connector.waitFor("the listener is stopping", "next attempt")
+        self.connector.waitFor("the listener stops", "next attempt")
         self.startListener()
         self.listener.waitFor("connector uid-1 connected")
         self.assertEqual(1, self.call("GET", "/list")[1].count(f'"port": {self.port}'))
@@ -25,18 +25,12 @@ class RestartTests(TunnelCase):
 
     def test_afterAnEndWithoutWarningTheListenersPortsAreOpenAndTheConnectorIsBack(self) -> None:
         self.listener.end(SIGKILL)
-        self.environment["SWC_IDLE_SECONDS"] = "3"
         self.startListener()
-        self.assertEqual(0, self.connector.end())
-        self.startConnector()
         self.listener.waitFor("connector uid-1 connected")
         self.assertEcho(self.server, self.port)
 
     def test_afterARestartOfTheConnectorVisitorsAreCarriedAgain(self) -> None:
-        visitor, target = self.pair(self.server, self.port)
         self.assertEqual(0, self.connector.end())
-        self.assertEqual("reset", readToEnd(visitor))
-        self.assertEqual("reset", readToEnd(target))
         self.listener.waitFor("connector uid-1 lost", "the connector is stopping")
         self.startConnector()
         self.listener.waitFor("connector uid-1 connected")

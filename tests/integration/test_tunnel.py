@@ -5,7 +5,7 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from .processes import PATIENCE, TunnelCase, freePort, readToEnd, receive, reset
+from .processes import PATIENCE, Process, ProcessCase, TunnelCase, freePort, readToEnd, receive, reset
 
 MUCH = 256 << 20
 VISITORS = 200
@@ -13,10 +13,10 @@ VISITORS = 200
 BLOCK = os.urandom(1 << 20)
 
 
-def sendMuch(connection: socket.socket) -> str:
-    """`MUCH` bytes and FIN; their checksum."""
+def sendMuch(connection: socket.socket, size: int = MUCH) -> str:
+    """Many bytes and FIN; their checksum."""
     checksum = hashlib.sha256()
-    for number in range(MUCH // len(BLOCK)):
+    for number in range(size // len(BLOCK)):
         piece = number.to_bytes(8, "big") + BLOCK[8:]
         checksum.update(piece)
         connection.sendall(piece)
@@ -150,4 +150,51 @@ class StopTests(TunnelTests):
         target.close()
         self.assertEqual(b"", readToEnd(visitor))
         self.assertEqual(0, self.listener.wait())
-        self.connector.waitFor("the listener is stopping")
+        self.connector.waitFor("the listener stops")
+
+    def test_theLastBytesArriveThoughTheListenerStops(self) -> None:
+        server = self.listen()
+        visitor, target = self.pair(server, self.entrance(server))
+        target.shutdown(socket.SHUT_WR)
+        self.assertEqual(b"", readToEnd(visitor))
+        self.listener.send()
+        with ThreadPoolExecutor(1) as threads:
+            sent = threads.submit(sendMuch, visitor, 16 << 20)
+            received = readToEnd(target)
+            assert isinstance(received, bytes)
+            self.assertEqual(sent.result(PATIENCE), hashlib.sha256(received).hexdigest())
+        self.assertEqual(0, self.listener.wait())
+
+    def test_aStoppingConnectorLetsItsVisitorsFinish(self) -> None:
+        server = self.listen()
+        visitor, target = self.pair(server, self.entrance(server))
+        self.connector.send()
+        self.listener.waitFor("takes no more visitors")
+        visitor.sendall(b"last words")
+        visitor.shutdown(socket.SHUT_WR)
+        self.assertEqual(b"last words", readToEnd(target))
+        target.close()
+        self.assertEqual(b"", readToEnd(visitor))
+        self.assertEqual(0, self.connector.wait())
+
+
+class DrainTests(TunnelTests):
+    """Who doesn't finish in time is reset."""
+
+    def setUp(self) -> None:
+        ProcessCase.setUp(self)
+        self.environment |= {"SWL_DRAIN_SECONDS": "0.5", "SWC_DRAIN_SECONDS": "0.5"}
+        self.startBoth()
+
+    def isReset(self, stopping: Process) -> None:
+        server = self.listen()
+        visitor, target = self.pair(server, self.entrance(server))
+        stopping.send()
+        self.assertEqual(["reset", "reset"], [readToEnd(visitor), readToEnd(target)])
+        self.assertEqual(0, stopping.wait())
+
+    def test_aStoppingListenerResetsVisitorsThatStayTooLong(self) -> None:
+        self.isReset(self.listener)
+
+    def test_aStoppingConnectorResetsVisitorsThatStayTooLong(self) -> None:
+        self.isReset(self.connector)
