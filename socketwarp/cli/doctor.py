@@ -13,8 +13,10 @@ from twisted.internet.defer import ensureDeferred
 from ..errors import ConfigurationError, VerifierFault
 from ..identity.certificates import loadCredentials
 from ..identity.checkup import Files, Finding, checkFiles
-from ..identity.http import Answer, explain, fetch, webAgent
-from ..identity.scep import DEADLINE, HEADER, decision, headerValue
+from ..identity.http import Answer, explain, fetch
+from ..identity.local import readAccessRules
+from ..identity.pem import SettingFile
+from ..identity.scep import DEADLINE, HEADER, decision, headerValue, scepAgent
 from ..settings import CommonSettings, ConnectorSettings, ListenerSettings, load
 from ._reactor import runOnReactor
 
@@ -63,6 +65,17 @@ def _checkListener(config: str | None) -> Iterator[Finding]:
     yield checkFreePort(settings.address, settings.port)
     if settings.verifier == "scep":
         yield from _checkVerifier(settings)
+    elif settings.accessPath is not None:
+        yield _checkAccess(SettingFile("SWL_ACCESS_PATH", settings.accessPath))
+
+
+def _checkAccess(file: SettingFile) -> Finding:
+    try:
+        rules = readAccessRules(file)
+    except ConfigurationError as e:
+        return Finding("problem", str(e))
+    others = "nobody else" if rules.allowed else "everybody else"
+    return Finding("fine", f"{file}: {len(rules.allowed)} allowed, {len(rules.denied)} denied, {others} allowed")
 
 
 def _checkConnector(config: str | None) -> Iterator[Finding]:
@@ -144,13 +157,16 @@ def _checkVerifier(settings: ListenerSettings) -> Iterator[Finding]:
 
     async def ask(reactor: Any) -> Answer:  # Any: see runOnReactor
         headers = {HEADER: headerValue(loaded.chain[0])}
-        call = ensureDeferred(fetch(webAgent(reactor), b"GET", settings.scepUrl, headers))
+        agent = scepAgent(reactor, settings.scepCaPath, settings.scepCertPath, settings.scepKeyPath)
+        call = ensureDeferred(fetch(agent, b"GET", settings.scepUrl, headers))
         return await call.addTimeout(DEADLINE, reactor)
 
     remedy = "start it, or correct SWL_SCEP_URL; until then every connector is refused"
     try:
         answer = runOnReactor(ask)
         decision(answer, loaded.chain[0])
+    except ConfigurationError as e:
+        yield Finding("problem", str(e))
     except VerifierFault as e:
         yield Finding("problem", str(e), remedy)
     except Exception as e:  # names, connections, TLS, HTTP: whatever Twisted raises

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
@@ -16,7 +17,8 @@ from twisted.web.iweb import IAgent
 
 from socketwarp.cli.doctor import checkClock, checkFreePort, checkListenerAnswers
 from socketwarp.cli.main import commands
-from tests.certs import Authority
+from socketwarp.errors import ConfigurationError
+from tests.certs import Authority, writeFile
 from tests.scepserver import Behaviour, FakeScep
 
 VERSION_NEGOTIATION = b"\x80" + bytes(4) + b"\x00\x00" + bytes.fromhex("00000001")
@@ -139,6 +141,14 @@ class Listener(DoctorTestCase):
         self.environment["SWL_PORT"] = "many"
         self.assertIn("SWL_PORT", self.run_("listener", _Socket(None), problems=1))
 
+    def test_the_access_file_is_read(self) -> None:
+        self.environment["SWL_ACCESS_PATH"] = writeFile(self.directory, "access", b"allow a\nallow b\ndeny c\n")
+        self.assertIn("2 allowed, 1 denied, nobody else allowed", self.run_("listener", _Socket(None)))
+        writeFile(self.directory, "access", b"deny c\n")
+        self.assertIn("0 allowed, 1 denied, everybody else allowed", self.run_("listener", _Socket(None)))
+        writeFile(self.directory, "access", b"permit a\n")
+        self.assertIn("problem  SWL_ACCESS_PATH", self.run_("listener", _Socket(None), problems=1))
+
     def test_an_address_of_ipv6_is_tried_as_such(self) -> None:
         with mock.patch.object(socket, "socket") as made:
             checkFreePort("::", 1)
@@ -165,7 +175,8 @@ class ListenerWithScep(DoctorTestCase):
                 raise errors[0]
             return outcome[0]
 
-        for function, stand in (("runOnReactor", inMemory), ("webAgent", lambda _: cast(IAgent, agent))):
+        self.scepAgent = mock.Mock(return_value=cast(IAgent, agent))
+        for function, stand in (("runOnReactor", inMemory), ("scepAgent", self.scepAgent)):
             patched = mock.patch(f"socketwarp.cli.doctor.{function}", stand)
             patched.start()
             self.addCleanup(patched.stop)
@@ -174,6 +185,16 @@ class ListenerWithScep(DoctorTestCase):
         output = self.run_("listener", _Socket(None))
         self.assertIn("decides about certificates", output)
         self.assertIn("clock agrees", output)
+
+    def test_it_is_asked_as_the_listener_would(self) -> None:
+        paths = {"SWL_SCEP_CA_PATH": "/ca", "SWL_SCEP_CERT_PATH": "/cert", "SWL_SCEP_KEY_PATH": "/key"}
+        self.environment |= paths | {"SWL_SCEP_URL": "https://scep.example/api/cert/verify"}
+        self.run_("listener", _Socket(None))
+        self.scepAgent.assert_called_once_with(mock.ANY, *(Path(each) for each in paths.values()))
+
+    def test_files_for_the_call_that_cant_be_used(self) -> None:
+        self.scepAgent.side_effect = ConfigurationError("SWL_SCEP_CA_PATH '/ca': there is no such file")
+        self.assertIn("SWL_SCEP_CA_PATH", self.run_("listener", _Socket(None), problems=1))
 
     def test_a_fault_is_a_problem(self) -> None:
         for behaviour in (Behaviour.CLOSE, Behaviour.SLOW, Behaviour.REDIRECT):

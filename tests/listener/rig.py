@@ -33,11 +33,13 @@ class FakeVerifier:
 
     :ivar asked: what has been asked and not been answered.
     :ivar automatic: when set, every question is answered at once by the certificate's common name.
+    :ivar isStopped: nobody will ask again.
     """
 
     def __init__(self) -> None:
         self.asked: list[tuple[x509.Certificate, Deferred[Identity]]] = []
         self.automatic = False
+        self.isStopped = False
         self.cancelled = 0
 
     def verify(self, leaf: x509.Certificate) -> Deferred[Identity]:
@@ -48,6 +50,7 @@ class FakeVerifier:
         return d
 
     def stop(self) -> None:
+        self.isStopped = True
         for _, d in tuple(self.asked):
             d.cancel()
 

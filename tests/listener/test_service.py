@@ -16,7 +16,7 @@ from socketwarp.errors import AddressUnavailable, CertificateRejected, Code, Con
 from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address
-from socketwarp.listener.api import Api, ApiServer
+from socketwarp.listener.api import Api, ApiServer, makeSite
 from socketwarp.listener.connectors import Terms
 from socketwarp.listener.service import ListenerService, makeListener
 from socketwarp.listener.wishes import PortSpec
@@ -88,7 +88,7 @@ class ServiceTests(SynchronousTestCase):
         watch: Any = FakeWatch(self.done)  # Any: a fake, by shape
         quic: Any = FakeQuic(self.done)  # Any: the same
         rig, threads = self.rig, FakeThreads(self.done)
-        server = ApiServer(Api(rig.reactor, rig.connectors, rig.ports, rig.events))
+        server = ApiServer(makeSite(Api(rig.reactor, rig.connectors, rig.ports, rig.events)))
         return ListenerService(
             self.settings, reactor, [watch], rig.verifier, rig.connectors, quic, rig.ports, rig.store, threads, server
         )
@@ -153,6 +153,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertTrue(visitor.sawReset)
         self.assertEqual((Code.SHUTDOWN, "the listener stops"), session.closedWith)
         self.assertEqual(["watch stops", "quic stops", "threads stop"], self.done)
+        self.assertTrue(self.rig.verifier.isStopped)
         self.assertEqual([], self.rig.reactor.getDelayedCalls())
 
 
@@ -181,7 +182,8 @@ class MakeListenerTests(SynchronousTestCase):
         self.assertIsInstance(self.make(verifier="local").connectors._verifier, LocalVerifier)
 
     def test_sessionsAreVerifiedAgainAsOftenAsTheSettingsSay(self) -> None:
-        self.assertEqual(7, self.make(recheckSeconds=7).connectors._policy.seconds)
+        policy = self.make(recheckSeconds=7, recheckGrace=0).connectors._policy
+        self.assertEqual((7, 0), (policy.seconds, policy.grace))
 
     def test_connectorsAreHereOnTheTermsOfTheSettings(self) -> None:
         service = self.make(keepAlive=7.0, idleTimeout=21.0, sharedUids=("uid-1",), parkSeconds=2.0)
@@ -208,6 +210,13 @@ class MakeListenerTests(SynchronousTestCase):
         fresh.write(str(self.directory))
         service.reload()
         self.assertEqual(fresh.cert, service._quic.credentials.chain[0])
+
+    def test_aReloadLooksAtTheVerifiersFilesToo(self) -> None:
+        access = Path(writeFile(str(self.directory), "access", b"deny uid-1"))
+        service = self.make(verifier="local", accessPath=access)
+        writeFile(str(self.directory), "access", b"deny uid-2")
+        service.reload()
+        self.assertEqual({"uid-2"}, service._files[1].current.denied)
 
     def test_revocationListsAreThoseOfTheSettings(self) -> None:
         authority = Authority()
