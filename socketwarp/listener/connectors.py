@@ -266,6 +266,7 @@ class Connectors:
 
     def _wentAway(self, connector: Connector, goaway: Goaway) -> None:
         """The connector wants no more visitors."""
+        connector.hasGone = True
         if not connector.isLeaving:
             self._events.emit(
                 "connector.leaving",
@@ -295,7 +296,10 @@ class Connectors:
     def _closeEmpty(self, connector: Connector) -> None:
         """A leaving session without visitors: the connector has its say first, if it hears us."""
         code, text = connector.farewell
-        self._closeSoon(connector.session, code, text)
+        if connector.hasGone:
+            connector.session.close(code, text)
+        else:
+            self._closeSoon(connector.session, code, text)
 
     def _farewell(self, session: ISession, message: Message, code: Code, text: str) -> None:
         """The last word to a connector, and the end of its session, by itself or soon by us."""

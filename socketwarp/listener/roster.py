@@ -42,6 +42,7 @@ class Connector:
     :ivar yields: it takes the uid from nobody.
     :ivar visitors: how many it carries, or will in a moment.
     :ivar isLeaving: it gets no more visitors.
+    :ivar hasGone: it wants no more itself, and need not hear why its session ends.
     :ivar chosen: rises with each choice of it.
     :ivar farewell: code and words for its end, once it is leaving.
     """
@@ -53,6 +54,7 @@ class Connector:
     yields: bool = False
     visitors: int = 0
     isLeaving: bool = False
+    hasGone: bool = False
     chosen: int = 0
     farewell: tuple[Code, str] = (Code.NO_ERROR, "")
 
