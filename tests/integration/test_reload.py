@@ -40,10 +40,6 @@ class ReloadCase(TunnelCase):
         """Put the listener's new certificate and key into the places of the old ones."""
         issued.writePair(str(self.directory), "server")
 
-
-class ListenerTests(ReloadCase):
-    """The listener's files."""
-
     def exchange(self, source: socket.socket, sink: socket.socket, number: int) -> None:
         """A block goes from one to the other."""
         block = number.to_bytes(8, "big") + BLOCK[8:]
@@ -51,6 +47,10 @@ class ListenerTests(ReloadCase):
             sent: Future[None] = threads.submit(source.sendall, block)
             self.assertEqual(block, receive(sink, len(block)))
             sent.result(PATIENCE)
+
+
+class ListenerTests(ReloadCase):
+    """The listener's files."""
 
     def test_aNewCertificateIsForNewSessionsAndTheOldOnesGoOn(self) -> None:
         self.startBoth()
@@ -128,6 +128,22 @@ class ListenerTests(ReloadCase):
 
 class ConnectorTests(ReloadCase):
     """The connector's files."""
+
+    def test_aNewCertificateIsShownWhileTheVisitorsOfTheOldSessionStay(self) -> None:
+        self.startBoth()
+        server = self.listen()
+        port = self.entrance(server)
+        visitor, target = self.pair(server, port)
+        for number in range(4):
+            self.exchange(visitor, target, number)
+            self.exchange(target, visitor, number)
+            if number == 1:
+                self.authority.issue("uid-1").writePair(str(self.directory), "client")
+                self.connector.send(SIGHUP)
+                self.listener.waitFor("connector uid-1 connected")
+        self.assertEcho(server, port)
+        ends = [line for line in self.listener.lines if "lost" in line or "closed" in line or "refused" in line]
+        self.assertEqual([], ends)
 
     def test_aBrokenFileChangesNothing(self) -> None:
         self.environment["SWC_POLL_SECONDS"] = "0.05"

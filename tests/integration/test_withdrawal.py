@@ -1,12 +1,8 @@
 """A running connector's certificate is withdrawn: its session ends, its visitors are reset, both logs say why."""
 
-import json
-import sys
-from http.client import HTTPConnection
+from tests.certs import pem, writeFile
 
-from tests.certs import keyPem, pem, writeFile
-
-from .processes import PATIENCE, ROOT, Process, TunnelCase, readToEnd, receive
+from .processes import Process, ScepCase, TunnelCase, readToEnd, receive
 
 
 class WithdrawalCase(TunnelCase):
@@ -41,24 +37,8 @@ class WithdrawalCase(TunnelCase):
         writeFile(str(self.directory), name, data)
 
 
-class ScepTests(WithdrawalCase):
+class ScepTests(WithdrawalCase, ScepCase):
     """The SCEP server has a word."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.file("ca.key", keyPem(self.authority.key))
-        self.environment["PYTHONPATH"] = str(ROOT)
-        command = (sys.executable, "-m", "tests.scepserver", "--port", "0", "--ca", "ca.crt", "--client", "uid-1")
-        url = self.run_("scep", *command).waitFor("SCEP server on").split()[-1]
-        self.scep = url.removeprefix("http://")
-        self.environment |= {"SWL_VERIFIER": "scep", "SWL_SCEP_URL": f"{url}/api/cert/verify"}
-
-    def tell(self, path: str, **body: str) -> None:
-        """An administrator's call to the SCEP server."""
-        connection = HTTPConnection(self.scep, timeout=PATIENCE)
-        connection.request("POST", path, json.dumps(body))
-        self.assertEqual(200, connection.getresponse().status)
-        connection.close()
 
     def startAnother(self) -> Process:
         """Start a connector with another uid, which the SCEP server knows."""
@@ -79,6 +59,7 @@ class ScepTests(WithdrawalCase):
         self.startTraffic()
         self.tell("/fake/verify", behaviour="close")
         self.listener.waitFor("connector uid-1 keeps running unverified", "the SCEP server")
+        self.assertIn('socketwarp_events_total{event="connector.unverified"}', self.call("GET", "/metrics")[1])
         newcomer = self.startAnother()
         self.listener.waitFor("refused", "the SCEP server")
         newcomer.waitFor("the SCEP server")
