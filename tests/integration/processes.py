@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.certs import Authority
+from tests.certs import Authority, keyPem, writeFile
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -293,6 +293,31 @@ class TunnelCase(ProcessCase):
         """SIGTERM ends each of them with status 0, and nothing was on standard error."""
         for process in processes:
             self.assertEqual((0, []), (process.end(), process.stderr), process.name)
+
+
+class ScepCase(TunnelCase):
+    """
+    Tests of a listener that asks a SCEP server, whose authority is the tests' and who knows ``uid-1``.
+
+    :ivar scep: the server.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        writeFile(str(self.directory), "ca.key", keyPem(self.authority.key))
+        self.environment["PYTHONPATH"] = str(ROOT)
+        command = (sys.executable, "-m", "tests.scepserver", "--port", "0", "--ca", "ca.crt", "--client", "uid-1")
+        self.scep = self.run_("scepserver", *command)
+        url = self.scep.waitFor("SCEP server on").split()[-1]
+        self.environment |= {"SWL_VERIFIER": "scep", "SWL_SCEP_URL": f"{url}/api/cert/verify"}
+        self._scepAddress = url.removeprefix("http://")
+
+    def tell(self, path: str, **body: str) -> None:
+        """An administrator's call to the SCEP server, or one that changes how it behaves."""
+        connection = HTTPConnection(self._scepAddress, timeout=PATIENCE)
+        connection.request("POST", path, json.dumps(body))
+        self.assertEqual(200, connection.getresponse().status)
+        connection.close()
 
 
 def freePort() -> int:

@@ -1,19 +1,15 @@
 """Who isn't let in: refused in the handshake or by the verifier, with the reason in both logs."""
 
 import asyncio
-import json
 import ssl
-import sys
-from http.client import HTTPConnection
 
 from aioquic.asyncio.client import connect
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.tls import AlertDescription
 
 from tests.certs import Authority, Issued, pem, writeFile
-from tests.scepserver import authorityAt
 
-from .processes import ROOT, TunnelCase, freePort
+from .processes import ScepCase, TunnelCase, freePort
 
 
 class CertificateTests(TunnelCase):
@@ -73,30 +69,8 @@ class CertificateTests(TunnelCase):
         self.listener.waitFor("refused: TLS refused it", "certificate")
 
 
-class VerifierTests(TunnelCase):
+class VerifierTests(ScepCase):
     """The SCEP server decides, or can't."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        scep = (sys.executable, "-m", "tests.scepserver", "--port", "0", "--ca", str(self.directory / "scep.crt"))
-        self.environment["PYTHONPATH"] = str(ROOT)
-        self.server = self.run_("scepserver", *scep, "--client", "uid-1")
-        self.url = self.server.waitFor("SCEP server on").split()[-1]
-        self.environment |= {"SWL_VERIFIER": "scep", "SWL_SCEP_URL": f"{self.url}/api/cert/verify"}
-        authority = authorityAt(str(self.directory / "scep.crt"))
-        authority.server().write(str(self.directory), "server")
-        self.knows("uid-1")
-
-    def knows(self, uid: str) -> None:
-        """The connector has a certificate of the SCEP server's."""
-        authorityAt(str(self.directory / "scep.crt")).issue(uid).write(str(self.directory), "client")
-
-    def tell(self, behaviour: str) -> None:
-        """Change how the server behaves."""
-        connection = HTTPConnection(self.url.removeprefix("http://"))
-        connection.request("POST", "/fake/verify", json.dumps({"behaviour": behaviour}))
-        self.assertEqual(200, connection.getresponse().status)
-        connection.close()
 
     def test_whomTheServerKnowsIsLetIn(self) -> None:
         self.startBoth()
@@ -104,23 +78,23 @@ class VerifierTests(TunnelCase):
         self.assertEcho(server, self.entrance(server))
 
     def test_whomTheServerRefusesIsToldSoAndBothSayWhy(self) -> None:
-        self.knows("stranger")
+        self.authority.issue("stranger").write(str(self.directory), "client")
         self.startListener()
         self.startConnector()
         self.connector.waitFor("refuse", "User Not Found", "next attempt")
         self.listener.waitFor("refused:", "User Not Found")
 
     def test_whileTheServerIsDownNobodyIsLetInAndAfterwardsTheConnectorIs(self) -> None:
-        self.tell("database")
+        self.tell("/fake/verify", behaviour="database")
         self.startListener()
         self.startConnector()
         self.connector.waitFor("Failed to get RCs", "next attempt")
         self.listener.waitFor("refused:", "Failed to get RCs")
-        self.tell("proper")
+        self.tell("/fake/verify", behaviour="proper")
         self.listener.waitFor("connector uid-1 connected")
 
     def test_withoutAServerNobodyIsLetInAndBothSayWhy(self) -> None:
-        self.server.end()
+        self.scep.end()
         self.startListener()
         self.startConnector()
         self.connector.waitFor("no connection", "next attempt")

@@ -197,6 +197,7 @@ class PreambleTests(TunnelCase):
             configuration = QuicConfiguration(is_client=False, alpn_protocols=["hq-29"])
             configuration.load_cert_chain(self.directory / "server.crt", self.directory / "server.key")
             listener = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=Listener)
+            assert listener._transport is not None
             self.settings["service_port"] = listener._transport.get_extra_info("sockname")[1]
             self.startConnector()
             target = await asyncio.to_thread(self.accept, server)

@@ -16,14 +16,13 @@ from socketwarp.watches import Hangups
 from socketwarp.wire.cutting import Immediate
 
 from ..fakes import HIGH_WATER, streamPair
+from .processes import PATIENCE, readToEnd, reset
 
 T = TypeVar("T")
 
 
 reactor: Any = _reactor  # Any: Twisted's types know neither what it provides nor what addresses have
 
-#: Seconds after which a blocking call of a test fails.
-PATIENCE = 20.0
 WINDOW = 1 << 20
 MUCH = 32 << 20
 PIECE = bytes(range(256)) * 4096
@@ -32,23 +31,6 @@ PIECE = bytes(range(256)) * 4096
 def thread(action: Callable[..., T], *arguments: object) -> Deferred[T]:
     """Do something that blocks."""
     return deferToThread(action, *arguments)
-
-
-def readToEnd(remote: socket.socket) -> bytes | str:
-    """Everything up to FIN, or ``reset``."""
-    received = bytearray()
-    try:
-        while data := remote.recv(1 << 20):
-            received += data
-    except ConnectionResetError:
-        return "reset"
-    return bytes(received)
-
-
-def reset(remote: socket.socket) -> None:
-    """RST."""
-    remote.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    remote.close()
 
 
 def sendMuch(remote: socket.socket) -> None:

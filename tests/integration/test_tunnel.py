@@ -135,6 +135,14 @@ class EndingsTests(TunnelTests):
 class StopTests(TunnelTests):
     """SIGTERM."""
 
+    def finish(self, visitor: socket.socket, target: socket.socket) -> None:
+        """Last words, and FIN both ways."""
+        visitor.sendall(b"last words")
+        visitor.shutdown(socket.SHUT_WR)
+        self.assertEqual(b"last words", readToEnd(target))
+        target.close()
+        self.assertEqual(b"", readToEnd(visitor))
+
     def test_sigtermEndsBothWithStatusZero(self) -> None:
         server = self.listen()
         self.entrance(server)
@@ -144,11 +152,7 @@ class StopTests(TunnelTests):
         server = self.listen()
         visitor, target = self.pair(server, self.entrance(server))
         self.listener.send()
-        visitor.sendall(b"last words")
-        visitor.shutdown(socket.SHUT_WR)
-        self.assertEqual(b"last words", readToEnd(target))
-        target.close()
-        self.assertEqual(b"", readToEnd(visitor))
+        self.finish(visitor, target)
         self.assertEqual(0, self.listener.wait())
         self.connector.waitFor("the listener stops")
 
@@ -170,11 +174,7 @@ class StopTests(TunnelTests):
         visitor, target = self.pair(server, self.entrance(server))
         self.connector.send()
         self.listener.waitFor("takes no more visitors")
-        visitor.sendall(b"last words")
-        visitor.shutdown(socket.SHUT_WR)
-        self.assertEqual(b"last words", readToEnd(target))
-        target.close()
-        self.assertEqual(b"", readToEnd(visitor))
+        self.finish(visitor, target)
         self.assertEqual(0, self.connector.wait())
 
 
