@@ -1,10 +1,10 @@
-"""One attempt: all addresses of the listener's name, one after the other."""
+"""One attempt: all addresses of the listener's name, each a little after the one before."""
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.connector.attempt import RESOLVE_TIMEOUT, Attempts
+from socketwarp.connector.attempt import RESOLVE_TIMEOUT, STAGGER, Attempts
 from socketwarp.errors import SessionLost
 from socketwarp.interfaces import Address, ISession
 from tests.connector.fakes import FakeResolver
@@ -41,6 +41,65 @@ class AttemptTests(SynchronousTestCase):
         self.attempt()
         self.assertEqual(self.tried[-1][0], ("192.0.2.1", 11443))
 
+    def test_oneThatDoesNotAnswerHoldsTheNextUpForAMoment(self) -> None:
+        """And is given up when the other answers."""
+        attempt = self.attempt()
+        self.clock.advance(STAGGER - 0.01)
+        self.assertEqual(1, len(self.tried))
+        self.clock.advance(0.01)
+        self.assertEqual(self.tried[-1][0], ("192.0.2.1", 11443))
+        session = sessionPair(self.clock)[1]
+        self.tried[1][1].callback(session)
+        self.assertIs(self.successResultOf(attempt), session)
+        self.assertTrue(self.tried[0][1].called)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_theFirstMayStillWin(self) -> None:
+        """The head start isn't all it gets."""
+        attempt = self.attempt()
+        self.clock.advance(STAGGER)
+        session = sessionPair(self.clock)[1]
+        self.tried[0][1].callback(session)
+        self.assertIs(self.successResultOf(attempt), session)
+        self.assertTrue(self.tried[1][1].called)
+
+    def test_theFamiliesTakeTurns(self) -> None:
+        """So that a host whose IPv6 leads nowhere doesn't try all of that first (RFC 8305 section 4)."""
+        self.resolver.table["listener"] = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "192.0.2.2"]
+        self.attempt()
+        self.clock.pump([STAGGER] * 5)
+        expected = ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3"]
+        self.assertEqual(expected, [address[0] for address, _ in self.tried])
+
+    def test_whoeverComesTooLateIsClosed(self) -> None:
+        """An attempt may be past the point where it can be cancelled."""
+        late = sessionPair(self.clock)[1]
+        stubborn: Deferred[ISession] = Deferred(lambda attempt: attempt.callback(late))
+        answers = [stubborn, Deferred()]
+        attempt = Attempts("listener", 11443, self.resolver, self.clock, lambda address: answers.pop(0))()
+        session = sessionPair(self.clock)[1]
+        second = answers[-1]
+        self.clock.advance(STAGGER)
+        second.callback(session)
+        self.assertIs(self.successResultOf(attempt), session)
+        self.assertEqual([False, True], [late.isOpen, session.isOpen])
+
+    def test_theLastOfSeveralThatRunFailsTheAttempt(self) -> None:
+        """Not the first."""
+        attempt = self.attempt()
+        self.clock.advance(STAGGER)
+        self.tried[0][1].errback(SessionLost("first"))
+        self.assertNoResult(attempt)
+        self.tried[1][1].errback(SessionLost("second"))
+        self.assertEqual("second", str(self.failureResultOf(attempt, SessionLost).value))
+
+    def test_aFaultOfOursEndsTheAttempt(self) -> None:
+        """Without another try: it would fail the same way."""
+        attempt = self.attempt()
+        self.tried[0][1].errback(ZeroDivisionError())
+        self.failureResultOf(attempt, ZeroDivisionError)
+        self.assertEqual((1, []), (len(self.tried), self.clock.getDelayedCalls()))
+
     def test_namesAreResolvedEachTime(self) -> None:
         """Over UDP; an answer may change while we run."""
         self.attempt()
@@ -73,4 +132,5 @@ class AttemptTests(SynchronousTestCase):
         attempt = self.attempt()
         attempt.cancel()
         self.failureResultOf(attempt, CancelledError)
+        self.clock.advance(60)
         self.assertEqual(len(self.tried), 1)

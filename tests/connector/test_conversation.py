@@ -1,0 +1,139 @@
+"""A session with a listener: hello, and what it says to that."""
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.connector.conversation import PING_SECONDS, PONG_SECONDS, WELCOME_SECONDS, Conversation
+from socketwarp.errors import Code, SessionLost, SessionRefused
+from socketwarp.wire.messages import PING, Goaway, Hello, Pong, Refused, Welcome
+from tests.fakes import sessionPair, settle
+from tests.talker import Talker
+
+HELLO = Hello("socketwarp", "1.2", "a", 100)
+WELCOME = Welcome("uid-1", "9a41", 50.0, 60.0, (PING,))
+
+
+class ConversationTests(SynchronousTestCase):
+    """With a listener that says what it is told to."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        there, self.session = sessionPair(self.clock, "socketwarp/1")
+        self.talker = Talker(there)
+        self.conversation = Conversation(self.session, self.clock)
+        self.opened = self.conversation.open(HELLO)
+        self.silences: list[None] = []
+        self.conversation.fellSilent = lambda: self.silences.append(None)
+        settle(self.clock)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        settle(self.clock)
+
+    def welcomed(self, welcome: Welcome = WELCOME) -> None:
+        self.talker.say(welcome)
+        settle(self.clock)
+
+    def test_weIntroduceOurselvesAndAreWelcomed(self) -> None:
+        self.assertEqual([HELLO], self.talker.messages)
+        self.assertNoResult(self.opened)
+        self.welcomed()
+        self.assertIs(self.conversation, self.successResultOf(self.opened))
+        self.assertEqual((WELCOME, True), (self.conversation.welcome, self.conversation.canTalk))
+
+    def test_aRefusalIsTheReason(self) -> None:
+        self.talker.say(Refused("verifier-fault", "its database is down", 30.0))
+        settle(self.clock)
+        error = self.failureResultOf(self.opened, SessionRefused).value
+        self.assertEqual(("its database is down", "verifier-fault", 30.0), (str(error), error.reason, error.retryAfter))
+        self.assertFalse(self.session.isOpen)
+
+    def test_anEndWithoutWordsIsTheReason(self) -> None:
+        self.session.other.close(Code.LIMIT, "too many")
+        settle(self.clock)
+        self.assertEqual(Code.LIMIT, self.failureResultOf(self.opened, SessionLost).value.errorCode)
+
+    def test_anAnswerIsNotWaitedForForEver(self) -> None:
+        self.wait(WELCOME_SECONDS)
+        self.assertIn("didn't answer hello", str(self.failureResultOf(self.opened, SessionLost).value))
+        self.assertFalse(self.session.isOpen)
+
+    def test_givingUpClosesTheSession(self) -> None:
+        self.opened.cancel()
+        self.failureResultOf(self.opened, CancelledError)
+        self.assertFalse(self.session.isOpen)
+        settle(self.clock)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_nonsenseEndsTheSession(self) -> None:
+        self.talker.stream.write(b"\0\0\0\1x")
+        settle(self.clock)
+        self.failureResultOf(self.opened, SessionLost)
+        assert self.session.closedWith is not None
+        self.assertEqual(Code.MALFORMED, self.session.closedWith[0])
+
+    def test_goawayIsPassedOn(self) -> None:
+        heard: list[Goaway] = []
+        self.conversation.wentAway = heard.append
+        self.talker.say(Goaway("early", 1.0))
+        self.welcomed()
+        self.welcomed()
+        self.talker.say(Goaway("shutdown", 30.0))
+        settle(self.clock)
+        self.assertEqual([Goaway("shutdown", 30.0)], heard)
+
+    def test_whoCannotTalkIsNotAsked(self) -> None:
+        session = sessionPair(self.clock, "hq-29")[1]
+        conversation = Conversation(session, self.clock)
+        self.assertIs(conversation, self.successResultOf(conversation.open(HELLO)))
+        conversation.say(Goaway("shutdown", 30.0))
+        conversation.probe()
+        self.assertEqual((False, {}), (conversation.canTalk, session.streams))
+
+    def test_anAnsweredPingIsFollowedByTheNext(self) -> None:
+        self.welcomed()
+        for _ in range(3):
+            self.wait(PING_SECONDS)
+        self.wait(PONG_SECONDS)
+        self.assertEqual((3, []), (self.talker.pings, self.silences))
+
+    def test_anUnansweredOneIsToldInTime(self) -> None:
+        self.welcomed()
+        self.talker.isMute = True
+        self.wait(PING_SECONDS)
+        self.wait(PONG_SECONDS - 0.1)
+        self.assertEqual([], self.silences)
+        self.wait(0.1)
+        self.assertEqual([None], self.silences)
+        self.wait(100)
+        self.assertEqual((1, [None]), (self.talker.pings, self.silences))
+
+    def test_aLateAnswerStartsThemAgain(self) -> None:
+        self.test_anUnansweredOneIsToldInTime()
+        self.talker.say(Pong(7))
+        self.talker.say(Pong(1))
+        self.talker.isMute = False
+        settle(self.clock)
+        self.wait(PING_SECONDS)
+        self.assertEqual(2, self.talker.pings)
+
+    def test_whoDoesNotAnswerPingsIsNotSentAny(self) -> None:
+        self.welcomed(Welcome("uid-1", "9a41", 50.0, 60.0))
+        self.conversation.probe()
+        self.wait(100)
+        self.assertEqual((0, []), (self.talker.pings, self.silences))
+
+    def test_aProbeIsAPingAtOnce(self) -> None:
+        self.welcomed()
+        self.conversation.probe()
+        self.conversation.probe()
+        settle(self.clock)
+        self.assertEqual(1, self.talker.pings)
+
+    def test_nothingIsLeftOfIt(self) -> None:
+        self.welcomed()
+        self.conversation.probe()
+        self.session.close(Code.NO_ERROR, "over")
+        settle(self.clock)
+        self.assertEqual([], self.clock.getDelayedCalls())
