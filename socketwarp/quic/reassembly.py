@@ -90,6 +90,22 @@ class Reassembly:
         """Whether nothing more can come: all bytes up to the final size are there, or the stream was reset."""
         return self.resetCode is not None or (self.finalSize is not None and self.offset == self.finalSize)
 
+    def receiveRun(self, offset: int, pieces: list[Piece], size: int, fin: bool) -> None:
+        """
+        Take STREAM frames that follow one another, see `receive`. Those that are next in order cost the same however
+        many they are.
+        """
+        if self.isInOrder and offset == self.offset and size >= SMALL_PIECE * len(pieces):
+            self.pieces += pieces
+            self.offset += size
+            self._checkFinalSize(self.offset, fin)
+            self.highest = self.offset
+            return
+        for piece in pieces[:-1]:
+            self.receive(offset, piece, False)
+            offset += len(piece)
+        self.receive(offset, pieces[-1], fin)
+
     def receive(self, offset: int, data: Piece, fin: bool) -> None:
         """
         Take a STREAM frame's bytes at `offset`.

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.recovery import QuicPacketSpace
 
+from ..interfaces import Piece
 from .frames import FIN, isBulk, parseBulk
 from .numbers import ReceivedNumbers
 from .protection import Keys, minimumSize
@@ -77,29 +78,30 @@ class Receiver:
     def __init__(self, connection: Connection) -> None:
         self.unacknowledged = 0
         self._connection = connection
+        # STREAM frames that follow one another: which stream, from where to where, and the last one's type.
+        self._pieces: list[Piece] = []
+        self._streamId = self._start = self._stop = -1
+        self._frameType = 0
 
     def receive(self, datagrams: Sequence[memoryview], address: Any, now: float) -> None:
         """Take datagrams that came from `address` in this order."""
         batch: list[memoryview] = []
         for datagram in datagrams:
-            if self._isOrdinary(datagram, address):
+            connection = self._connection
+            cid = connection.host_cid
+            if (
+                datagram[1 : 1 + len(cid)] == cid
+                and datagram[0] & 0xC0 == 0x40
+                and len(datagram) >= minimumSize(cid)
+                and connection.isConfirmed
+                and connection.pathAddress == address
+            ):
+                batch.append(datagram)
+            else:
                 self._receiveBatch(batch, now)
                 batch = []
-                self._connection.receiveOrdinary(datagram, address, now)
-            else:
-                batch.append(datagram)
+                connection.receiveOrdinary(datagram, address, now)
         self._receiveBatch(batch, now)
-
-    def _isOrdinary(self, datagram: memoryview, address: Any) -> bool:
-        connection = self._connection
-        cid = connection.host_cid
-        return (
-            not connection.isConfirmed
-            or datagram[0] & 0xC0 != 0x40
-            or len(datagram) < minimumSize(cid)
-            or datagram[1 : 1 + len(cid)] != cid
-            or connection.pathAddress != address
-        )
 
     def _receiveBatch(self, datagrams: list[memoryview], now: float) -> None:
         connection = self._connection
@@ -114,6 +116,7 @@ class Receiver:
             if plain is None and before is not None:
                 first, number, plain = next(before.open([datagram], cid, stop))
             if plain is None:  # the peer has updated its keys, or somebody forges: aioquic knows how to tell
+                self._endRun()
                 self._note(start, stop, now)
                 connection.receiveOrdinary(datagram, connection.pathAddress, now)
                 start = stop = space.largest_received_packet + 1
@@ -129,22 +132,46 @@ class Receiver:
                 size += len(datagram)
             if connection.isDeaf:
                 return
+        self._endRun()
+        if connection.isDeaf:
+            return
         self._note(start, stop, now)
         if size:
             connection.onReceived(first, size, now)
 
     def _handle(self, plain: bytes, now: float) -> None:
+        """A packet's frames; a STREAM frame that continues the run waits for the run's end."""
         connection = self._connection
         try:
             if plain and isBulk(plain[0]):
                 streamId, offset, position = parseBulk(plain)
-                data = memoryview(plain)[position:]
-                connection.streams.onStream(plain[0], streamId, offset, data, bool(plain[0] & FIN))
+                if offset != self._stop or streamId != self._streamId:
+                    self._endRun()
+                    self._streamId, self._start = streamId, offset
+                self._pieces.append(memoryview(plain)[position:])
+                self._stop = offset + len(plain) - position
+                self._frameType = plain[0]
                 self.unacknowledged += len(plain)
-            elif connection.handleFrames(plain, now):
-                self.unacknowledged += len(plain)
+                if plain[0] & FIN:
+                    self._endRun()
+            else:
+                self._endRun()
+                if not connection.isDeaf and connection.handleFrames(plain, now):
+                    self.unacknowledged += len(plain)
         except QuicConnectionError as error:
             connection.close(error.error_code, error.frame_type, error.reason_phrase)
+
+    def _endRun(self) -> None:
+        """Give the run to its stream; flow control is checked once for all of it."""
+        pieces, self._pieces = self._pieces, []
+        if not pieces:
+            return
+        start, stop, self._stop = self._start, self._stop, -1
+        fin = bool(self._frameType & FIN)
+        try:
+            self._connection.streams.onRun(self._frameType, self._streamId, start, pieces, stop - start, fin)
+        except QuicConnectionError as error:
+            self._connection.close(error.error_code, error.frame_type, error.reason_phrase)
 
     def _note(self, start: int, stop: int, now: float) -> None:
         """Packets `start` to before `stop` have been handled: have them acknowledged (RFC 9000 §13.2)."""

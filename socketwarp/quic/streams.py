@@ -215,19 +215,24 @@ class Streams:
     # Receiving
 
     def onStream(self, frameType: int, streamId: int, offset: int, data: Piece, fin: bool) -> None:
+        """A STREAM frame (§19.8), see `onRun`."""
+        self.onRun(frameType, streamId, offset, [data], len(data), fin)
+
+    def onRun(self, frameType: int, streamId: int, offset: int, pieces: list[Piece], size: int, fin: bool) -> None:
         """
-        A STREAM frame (§19.8).
+        STREAM frames that follow one another: `pieces`, of `size` bytes together, begin at `offset`; the last one has
+        the FIN bit or not.
 
         :raises QuicConnectionError: flow control, final size or state violated.
         """
         state = self.states.get(streamId) or self.find(frameType, streamId)
         if state is None:
             return
-        self._count(state, frameType, offset + len(data))
+        self._count(state, frameType, offset + size)
         receiving = state.receiving
         before = receiving.offset
         try:
-            receiving.receive(offset, data, fin)
+            receiving.receiveRun(offset, pieces, size, fin)
         except FinalSizeError as error:
             raise violation(QuicErrorCode.FINAL_SIZE_ERROR, frameType, str(error)) from error
         except TooManyGaps as error:

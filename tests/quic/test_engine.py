@@ -183,7 +183,7 @@ class EndingTests(EngineCase):
         server = newServer(newClient())
         assert isinstance(server, Engine)
         self.assertEqual((None, []), (server.nextTimer(), server.transmit(1.0)))
-        self.assertEqual((False, False), (server.isAddressValidated, server.isConfirmed))
+        self.assertEqual((False, False), (server.isRefusal, server.isConfirmed))
 
 
 class KeyUpdateTests(EngineCase):

@@ -6,6 +6,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode as Code
 from twisted.trial.unittest import SynchronousTestCase
 
+from socketwarp.interfaces import Piece
 from socketwarp.quic.engine import Engine
 from socketwarp.quic.streams import Limits
 
@@ -153,8 +154,13 @@ class DuplicateTests(SynchronousTestCase):
         pump = Pump(client, server)
         pump.connect()
         count: list[int] = []
-        handle = server.streams.onStream
-        server.streams.onStream = lambda *arguments: (count.append(arguments[2]), handle(*arguments))  # type: ignore[method-assign,assignment,misc]  # a spy
+        handle = server.streams.onRun
+
+        def spy(frameType: int, streamId: int, offset: int, pieces: list[Piece], size: int, fin: bool) -> None:
+            count.extend(range(offset, offset + len(pieces)))
+            handle(frameType, streamId, offset, pieces, size, fin)
+
+        server.streams.onRun = spy  # type: ignore[method-assign]  # a spy
         packets = [sealed(client, stream(0, each)) for each in range(10)]
         for order in ([0, 1, 2, 5, 6, 9], [4, 5, 6, 3, 3], [2, 3, 4, 5], [7, 8, 9, 9, 0], list(range(10)), [8, 8]):
             give(server, [packets[each] for each in order], CLIENT, pump.now)
