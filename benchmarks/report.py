@@ -70,6 +70,7 @@ def read(directory: Path) -> list[Results]:
 def machine() -> dict[str, str]:
     """What was measured on, and with which programs."""
     facts = {"kernel": platform.release(), "cores": str(len(os.sched_getaffinity(0)))}
+    facts["load average before"] = f"{os.getloadavg()[0]:.1f}"
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     if models:
         facts["processor"] = models[0].partition(": ")[2]
