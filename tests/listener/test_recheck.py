@@ -75,6 +75,20 @@ class RecheckTests(SynchronousTestCase):
         self.assertTrue(len(told) < 15, "asked with a back-off")
         self.assertEqual([], self.rig.told("connector.verified"))
 
+    def test_theGraceIsNeitherShorterNorLongerThanTheSettingSays(self) -> None:
+        for chance in (0.0, 1.0):
+            rig, asked = Rig(), []
+            session = rig.session()
+            identity = Identity("uid-1", session.peerLeaf)
+            policy = RecheckPolicy(60, 100)
+            Recheck(rig.reactor, rig.verifier, rig.events, policy, identity, session, partial(float, chance)).start()
+            while session.isOpen:
+                (call,) = rig.reactor.getDelayedCalls()
+                rig.reactor.advance(call.getTime() - rig.reactor.seconds())
+                asked.append(rig.reactor.seconds())
+                rig.verifier.fail(VerifierFault("unreachable"))
+            self.assertAlmostEqual(100, asked[-1], 3)
+
     def test_anAnswerAfterAFaultRenewsTheGrace(self) -> None:
         for _ in range(4):
             self.ask()
