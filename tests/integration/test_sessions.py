@@ -1,0 +1,180 @@
+"""Sessions that follow one another, and ends that leave: real processes, and visitors who shall not notice."""
+
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from signal import SIGHUP, SIGKILL, SIGTERM
+
+from tests.certs import Authority
+
+from .processes import PATIENCE, Process, TunnelCase, readToEnd, receive
+
+#: Bytes of a transfer that others happen during, and the pause between its pieces: some 3 seconds.
+PIECE, PIECES = os.urandom(64 << 10), 96
+
+
+class SessionCase(TunnelCase):
+    """A listener, a connector, a port and a transfer through it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.startBoth()
+        self.server = self.listen()
+        self.port = self.entrance(self.server)
+        self.threads = ThreadPoolExecutor(4)
+        self.addCleanup(self.threads.shutdown)
+
+    def transfer(self) -> tuple[Callable[[], None], "Future[str]"]:
+        """A transfer that has begun: what ends it, and the checksum of what arrives."""
+        visitor, target = self.pair(self.server, self.port)
+        for _ in range(PIECES):
+            visitor.sendall(PIECE)
+
+        def finish() -> None:
+            for _ in range(PIECES):
+                visitor.sendall(PIECE)
+            visitor.shutdown(socket.SHUT_WR)
+            self.assertEqual(b"", receive(visitor, 1))
+
+        def arrive() -> str:
+            checksum = hashlib.sha256()
+            while piece := target.recv(1 << 20):
+                checksum.update(piece)
+            target.close()
+            return checksum.hexdigest()
+
+        return finish, self.threads.submit(arrive)
+
+    def assertWhole(self, transfer: "Future[str]") -> None:
+        """All bytes have arrived."""
+        self.assertEqual(hashlib.sha256(PIECE * (2 * PIECES)).hexdigest(), transfer.result(PATIENCE))
+
+
+class TakeoverTests(SessionCase):
+    """Two connectors with one uid."""
+
+    def test_theNewerTakesThePortsAndTheOlderStaysAway(self) -> None:
+        visitor, target = self.pair(self.server, self.port)
+        older = self.connector
+        self.startConnector()
+        self.listener.waitFor("connector uid-1", "gives way")
+        self.listener.waitFor("connector uid-1 connected")
+        self.assertEcho(self.server, self.port)
+        self.assertEqual(("reset", "reset"), (readToEnd(visitor), readToEnd(target)))
+        older.waitFor("another connector with our uid took over", "next attempt in 1.0 s")
+        # When it asks again, the newer one is still there, and stays.
+        older.waitFor("another connector that took over the uid uid-1 is still here", "next attempt")
+        self.assertEcho(self.server, self.port)
+        self.assertEnds(self.connector)
+        older.waitFor("connected to")
+        self.assertEcho(self.server, self.port)
+
+    def test_whoSharesAUidIsThereBesideTheOthers(self) -> None:
+        self.assertEnds(self.connector, self.listener)
+        self.environment["SWL_SHARED_UIDS"] = "uid-1"
+        self.startBoth()
+        first = self.connector
+        self.startConnector()
+        self.listener.waitFor("connector uid-1 connected")
+        pairs = [self.pair(self.server, self.port) for _ in range(4)]
+        first.end(SIGKILL)
+        for connection in (connection for pair in pairs for connection in pair):
+            connection.close()
+        self.assertEnds(self.connector)
+        carried = self.connector.lines
+        self.assertEqual(2, sum("bytes to the target" in line for line in carried), carried)
+
+
+class DrainTests(SessionCase):
+    """SIGTERM while a transfer runs."""
+
+    def drained(self, process: Process, sign: str) -> None:
+        finish, transfer = self.transfer()
+        process.send(SIGTERM)
+        self.connector.waitFor(sign) if process is self.listener else self.listener.waitFor(sign)
+        finish()
+        self.assertWhole(transfer)
+        self.assertEqual((0, []), (process.wait(), process.stderr))
+
+    def test_aListenerLetsItFinish(self) -> None:
+        self.drained(self.listener, "the listener stops (goaway)")
+        self.assertRaises(ConnectionRefusedError, self.visit, self.port)
+
+    def test_aConnectorLetsItFinish(self) -> None:
+        self.drained(self.connector, "takes no more visitors (shutdown)")
+
+    def test_theTimeForThatHasAnEnd(self) -> None:
+        self.assertEnds(self.connector, self.listener)
+        self.environment |= {"SWL_DRAIN_SECONDS": "0.5", "SWC_DRAIN_SECONDS": "0.5"}
+        self.startBoth()
+        visitor, _ = self.pair(self.server, self.port)
+        self.assertEnds(self.connector)
+        self.assertEqual("reset", readToEnd(visitor))
+        self.startConnector()
+        self.listener.waitFor("connector uid-1 connected")
+        visitor, _ = self.pair(self.server, self.port)
+        self.assertEnds(self.listener)
+        self.assertEqual("reset", readToEnd(visitor))
+
+    def test_aSecondSignalEndsEitherAtOnce(self) -> None:
+        visitor, target = self.pair(self.server, self.port)
+        for process, sign, other in (
+            (self.connector, "takes no more visitors", self.listener),
+            (self.listener, "the listener stops", self.listener),
+        ):
+            process.send(SIGTERM)
+            if other is not process:
+                other.waitFor(sign)
+            self.assertEqual(0, process.end())
+        visitor.close()
+        target.close()
+
+
+class RenewalTests(SessionCase):
+    """A new certificate while visitors are there."""
+
+    def test_nothingIsLost(self) -> None:
+        finish, transfer = self.transfer()
+        self.authority.issue("uid-1").write(str(self.directory), "client")
+        self.connector.send(SIGHUP)
+        self.listener.waitFor("connector uid-1: session", "follows")
+        self.assertEcho(self.server, self.port)
+        finish()
+        self.assertWhole(transfer)
+        self.listener.waitFor("connector uid-1 lost", "newer session")
+        self.assertEcho(self.server, self.port)
+        self.assertEnds(self.connector, self.listener)
+
+    def test_aCertificateThatTheListenerRefusesChangesNothing(self) -> None:
+        visitor, target = self.pair(self.server, self.port)
+        Authority().issue("uid-1").write(str(self.directory), "other")
+        for kind in ("crt", "key"):
+            shutil.copy(self.directory / f"other.{kind}", self.directory / f"client.{kind}")
+        self.connector.send(SIGHUP)
+        self.connector.waitFor("isn't signed by a CA that is trusted there", "next attempt")
+        visitor.sendall(b"still")
+        self.assertEqual(b"still", receive(target, 5))
+        self.assertEcho(self.server, self.port)
+
+
+class ListenersTests(SessionCase):
+    """One connector, two listeners."""
+
+    def test_oneListenerIsReplacedWhileTheOtherServes(self) -> None:
+        first, udp = self.listener, self.settings["service_port"]
+        self.environment |= {"SWL_PORT": "0", "APIS_PORT": "0", "SWL_STATE_DIR": "second"}
+        self.startListener()
+        self.assertEnds(self.connector)
+        self.settings["server_names"] = [f"localhost:{self.settings['service_port']}"]
+        self.settings["service_port"] = udp
+        self.startConnector()
+        for listener in (first, self.listener):
+            listener.waitFor("connector uid-1 connected")
+        second = self.entrance(self.server)
+        self.assertEcho(self.server, self.port)
+        self.assertEcho(self.server, second)
+        self.assertEnds(first)
+        self.assertEcho(self.server, second)
