@@ -4,22 +4,27 @@ What an end needs of its process: options, exit statuses, the log's level, SIGTE
 Imports `settings` and `errors`. The reactor is a parameter here, too.
 """
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.internet.protocol import Factory
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     ILogObserver,
+    LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    formatEvent,
     globalLogBeginner,
 )
 from twisted.python import usage
@@ -86,7 +91,7 @@ def makeEnd(
                 print(f"{setting.name}={setting.value}  ({setting.source})")
             raise SystemExit(0)
         settings = load(kind, flags, os.environ)
-        limitLog(settings.logLevel)
+        limitLog(settings.logLevel, settings.logFormat)
         return End(name, make(settings, reactor), reactor)
 
 
@@ -125,9 +130,10 @@ def exitOnError(name: str) -> Iterator[None]:
         raise StartFailed(line, error.exitCode) from None
 
 
-def limitLog(level: str) -> None:
+def limitLog(level: str, form: str = "text") -> None:
     """
-    Let the log, when it begins, leave out what is less important than `level`.
+    Let the log, when it begins, leave out what is less important than `level`, and have the given form: ``text``, or
+    ``json`` (see `jsonLine`) wherever it is written to a file or to stdout.
 
     twistd has no option for it, and makes its observer only after the service; so the one call by which twistd and
     twist alike begin the log is where the level can be put in without taking ``--logfile`` and ``--syslog`` away.
@@ -138,9 +144,36 @@ def limitLog(level: str) -> None:
     def beginFiltered(
         observers: Iterable[ILogObserver], *args: Any, **kwargs: Any
     ) -> None:  # Any: passed on as they are
+        observers = list(observers)
+        for observer in observers:
+            if form == "json" and isinstance(observer, FileLogObserver):
+                observer.formatEvent = jsonLine
         begin([FilteringLogObserver(observer, [predicate]) for observer in observers], *args, **kwargs)
 
     globalLogBeginner.beginLoggingTo = beginFiltered  # type: ignore[method-assign]  # see the docstring
+
+
+#: Fields that Twisted's older log adds to what is logged.
+_LEGACY = frozenset({"time", "message", "isError", "system", "failure", "why", "format", "printed"})
+
+
+def jsonLine(event: LogEvent) -> str:
+    """
+    A log event as a line for programs: ``time`` (RFC 3339, UTC), ``level``, ``namespace``, ``message`` as people would
+    read it, ``traceback`` of a failure, and the event's own fields by their names, ``event`` among them.
+    """
+    line = {name: value for name, value in event.items() if not name.startswith("log_") and name not in _LEGACY}
+    time = datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="milliseconds")
+    level = event.get("log_level")
+    line |= {
+        "time": time.replace("+00:00", "Z"),
+        "level": "info" if level is None else level.name,
+        "namespace": event.get("log_namespace"),
+        "message": formatEvent(event),
+    }
+    if (failure := event.get("log_failure")) is not None:
+        line["traceback"] = failure.getTraceback()
+    return json.dumps(line, default=str) + "\n"
 
 
 def _exitNow(signum: int, frame: object) -> None:
@@ -169,13 +202,13 @@ class End(MultiService):
             super().privilegedStartService()
 
     def startService(self) -> None:
-        """Start. SIGTERM is ours from here on, and again once the reactor has begun and installed its own handler."""
+        """Start. SIGTERM is ours from here on, also when the reactor begins: what it installs then is ours, too."""
         signal.signal(signal.SIGTERM, self._sigTerm)
+        self._reactor.sigTerm = self._sigTerm  # type: ignore[attr-defined]  # ReactorBase's handler of that signal
         if not self._privileged:
             self.privilegedStartService()
         with exitOnError(self._endName):
             super().startService()
-        self._reactor.callWhenRunning(signal.signal, signal.SIGTERM, self._sigTerm)
         signal.signal(signal.SIGHUP, self._sigHup)  # Twisted has no handler of its own
 
     def _sigTerm(self, signum: int, frame: object) -> None:

@@ -351,6 +351,22 @@ class TheApisAddress(SettingsTests):
             for part in ("APIS_ADDRS", repr(address), "127.0.0.1", "APIS_ALLOW_UNAUTHENTICATED=1"):
                 self.assertIn(part, line)
 
+    def test_tlsAndAuthenticationTogetherAreFine(self) -> None:
+        """Either kind of authentication."""
+        tls = {"APIS_ADDRS": "0.0.0.0", "APIS_CERT_PATH": "api.crt", "APIS_KEY_PATH": "api.key"}
+        for name in ("APIS_CLIENT_CA_PATH", "APIS_TOKENS_FILE"):
+            self.assertEqual("0.0.0.0", load(ListenerSettings, {}, tls | {name: "x"}).apiAddress)
+        self.assertIn("no authentication", self.listenerRefusal(**tls))
+        line = self.listenerRefusal(APIS_ADDRS="0.0.0.0", APIS_TOKENS_FILE="x")
+        self.assertIn("no TLS", line)
+        self.assertNotIn("no authentication", line)
+
+    def test_halfOfTlsIsRefused(self) -> None:
+        """On loopback, too: somebody relies on it."""
+        self.assertIn("go together", self.listenerRefusal(APIS_CERT_PATH="api.crt"))
+        self.assertIn("go together", self.listenerRefusal(APIS_KEY_PATH="api.key"))
+        self.assertIn("APIS_CLIENT_CA_PATH", self.listenerRefusal(APIS_CLIENT_CA_PATH="ca.crt"))
+
     def test_theExplicitException(self) -> None:
         """Only by saying so."""
         environment = {"APIS_ADDRS": "0.0.0.0", "APIS_ALLOW_UNAUTHENTICATED": "1"}

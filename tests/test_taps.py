@@ -1,17 +1,28 @@
 """The taps: options, exit statuses, the log's level and SIGTERM, without a process."""
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, IServiceMaker, MultiService, Service
+from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, LogPublisher, globalLogBeginner
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogPublisher,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 from twisted.plugin import IPlugin, getPlugins
 from twisted.python.usage import Options, UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -221,15 +232,20 @@ class Running(TapTests):
         stops: list[str] = []
         self.patch(self.reactor, "stop", lambda: stops.append("stop"))
         End("swlistener", MultiService(), self.reactor).startService()
-        first = self.handlers.pop(signal.SIGTERM)
-        for hook, args, kwargs in self.reactor.whenRunningHooks:
-            hook(*args, **kwargs)
-        self.assertEqual(self.handlers[signal.SIGTERM], first)
-        first(signal.SIGTERM, None)
+        self.handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.reactor.advance(0)
         self.assertEqual((stops, exits), (["stop"], []))
         self.handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.assertEqual((stops, exits), (["stop"], [0]))
+
+    def test_theReactorInstallsOurHandler(self) -> None:
+        """There is no moment at which SIGTERM would end the process by the signal, as Twisted has it."""
+        reactor = ReactorBase()
+        End("swlistener", MultiService(), reactor).startService()
+        reactor.startRunning()
+        self.addCleanup(reactor._signals.uninstall)
+        self.assertEqual(self.handlers[signal.SIGTERM], reactor.sigTerm)
+        self.assertIs(End._sigTerm, reactor.sigTerm.__func__)  # type: ignore[attr-defined]  # a method of an instance
 
     def test_sighup(self) -> None:
         """Has what can reload look at its files, in the reactor's own time."""
@@ -280,6 +296,34 @@ class LogLevels(TapTests):
         for each in LogLevel.iterconstants():
             Logger(namespace="test", observer=publisher).emit(each, "x")
         return seen
+
+    def test_json(self) -> None:
+        """One object on each line, with the event's own fields; other observers are left as they are."""
+        file, publisher = StringIO(), LogPublisher()
+        self.patch(globalLogBeginner, "beginLoggingTo", lambda observers: publisher.addObserver(observers[0]))
+        limitLog("info", "json")
+        globalLogBeginner.beginLoggingTo([textFileLogObserver(file)])
+        log = Logger(namespace="test", observer=publisher)
+        log.info("{uid} is\nhere", uid="uid-1", event="connector.connected", target=Path("x"))
+        try:
+            raise ZeroDivisionError("no")
+        except ZeroDivisionError:
+            log.failure("broken")
+        first, second = (json.loads(line) for line in file.getvalue().splitlines())
+        self.assertRegex(first.pop("time"), r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+        self.assertEqual(
+            {
+                "level": "info",
+                "namespace": "test",
+                "message": "uid-1 is\nhere",
+                "uid": "uid-1",
+                "event": "connector.connected",
+                "target": "x",
+            },
+            first,
+        )
+        self.assertEqual(("critical", "broken"), (second["level"], second["message"]))
+        self.assertIn("ZeroDivisionError: no", second["traceback"])
 
     def test_levels(self) -> None:
         """Each lets itself and what is worse through."""

@@ -27,8 +27,9 @@ from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, IVerifier
 from ..quic.endpoint import QuicServer, TransportSettings
 from ..settings import ListenerSettings
+from ..watches import Hangups
 from ..wire.dialect import DIALECTS
-from .api import Api, ApiServer
+from .api import ApiServer, makeApi
 from .connectors import Connectors, Terms
 from .descriptors import Descriptors, raiseLimit
 from .entries import Lobby
@@ -72,8 +73,8 @@ def makeListener(
     limits = Limits(parkSeconds=settings.parkSeconds)
     lobby = Lobby(reactor, listen, connectors, store, events, limits)
     ports = Ports(lobby, settings.allowPorts)
-    server = ApiServer(Api(reactor, connectors, ports, events))
-    files = [credentials, *files]
+    server, apiFiles = makeApi(settings, reactor, connectors, ports, events)
+    files = [credentials, *files, *apiFiles]
     return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server)
 
 
@@ -109,6 +110,7 @@ class ListenerService(Service):
     _threads: ThreadPool
     _apiServer: ApiServer
     _api: IListeningPort | None = attrs.field(default=None, init=False)
+    _hangups: Hangups | None = attrs.field(default=None, init=False)
 
     _log = Logger()
 
@@ -156,8 +158,9 @@ class ListenerService(Service):
         """
         if self._api is None:
             self.privilegedStartService()
+        self._hangups = Hangups(self._reactor)
         try:
-            self.ports.restore()
+            self.ports.restore(self._hangups)
         except ConfigurationError:
             self._closeSockets()
             raise
@@ -190,6 +193,8 @@ class ListenerService(Service):
         drain = self._settings.drainSeconds
         self.connectors.drain("the listener stops", drain)
         await self.ports.stop(drain)
+        if self._hangups is not None:
+            self._hangups.close()
         gone = self.connectors.closeAll("the listener stops")
         await self._quic.stop()  # begun before the sessions are gone: their connectors come back at once
         await gone
@@ -203,3 +208,5 @@ class ListenerService(Service):
         if self._api is not None:
             self._api.stopListening()
             self._api = None
+        if self._hangups is not None:
+            self._hangups.close()

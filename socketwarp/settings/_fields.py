@@ -65,6 +65,7 @@ class CommonSettings:
     """
     What both ends have: the log and the transport. The numbers are PROTOCOL.md's.
 
+    :ivar logFormat: ``text`` for people, ``json`` for programs: one object on each line.
     :ivar crlPaths: revocation lists (PEM or DER) for the other end's certificates; none: no check of revocation.
     :ivar crlExpired: what an outdated list does: ``refuse`` or ``warn``.
     :ivar pollSeconds: certificate, key, CA and list files are looked at this often, for changes, seconds.
@@ -84,6 +85,13 @@ class CommonSettings:
 
     logLevel: str = setting(
         _LOG_LEVELS, "_LOG_LEVEL", "log-level", "least important messages that are logged", default="info"
+    )
+    logFormat: Literal["text", "json"] = setting(
+        choice("text", "json"),
+        "_LOG_FORMAT",
+        "log-format",
+        "text for people, or one JSON object on each line",
+        default="text",
     )
     crlPaths: tuple[Path, ...] = setting(
         PATHS, "_CRL_PATHS", "crl-paths", "revocation lists for the other end's certificates", default=()

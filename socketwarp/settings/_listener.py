@@ -59,6 +59,12 @@ class ListenerSettings(CommonSettings):
     :ivar sharedUids: uids that several connectors may have at a time; visitors are spread over them.
     :ivar parkSeconds: how long a visitor waits for its connector to come back, seconds; 0: not at all.
     :ivar allowPorts: entry ports that may be opened; empty: every one.
+    :ivar policyPath: rules about ports, visitors and rates; `None`: no such rules.
+    :ivar apiCertPath: PEM file: the API's leaf, then its intermediates; `None`: no TLS. ``apiKeyPath``: the leaf's key.
+    :ivar apiClientCaPath: roots that sign the API's callers, from whom TLS asks for a certificate then.
+    :ivar apiTokensPath: tokens, of which every caller needs one then.
+    :ivar apiHosts: names under which the API may be called, besides addresses, names without a dot and those in its
+        certificate.
     :ivar apiUnauthenticated: the API may listen beyond loopback though it asks nobody who they are.
     """
 
@@ -153,8 +159,38 @@ class ListenerSettings(CommonSettings):
     allowPorts: tuple[PortRange, ...] = setting(
         PORTS, "SWL_ALLOW_PORTS", "allow-ports", "entry ports that may be opened (all, unless given)", default=()
     )
+    policyPath: Path | None = setting(
+        OPTIONAL_PATH, "SWL_POLICY_PATH", "policy-path", "rules about ports, visitors and rates (TOML)", default=None
+    )
     apiAddress: str = setting(ADDRESS, "APIS_ADDRS", "api-address", "API address", default="127.0.0.1")
     apiPort: int = setting(PORT, "APIS_PORT", "api-port", "API port", default=8080)
+    apiCertPath: Path | None = setting(
+        OPTIONAL_PATH, "APIS_CERT_PATH", "api-cert-path", "the API's certificate (PEM)", default=None
+    )
+    apiKeyPath: Path | None = setting(
+        OPTIONAL_PATH, "APIS_KEY_PATH", "api-key-path", "its private key (PEM)", default=None
+    )
+    apiClientCaPath: Path | None = setting(
+        OPTIONAL_PATH,
+        "APIS_CLIENT_CA_PATH",
+        "api-client-ca-path",
+        "roots that sign the API's callers, each of whom needs a certificate then (PEM)",
+        default=None,
+    )
+    apiTokensPath: Path | None = setting(
+        OPTIONAL_PATH,
+        "APIS_TOKENS_FILE",
+        "api-tokens-file",
+        "tokens, of which each of the API's callers needs one then",
+        default=None,
+    )
+    apiHosts: tuple[str, ...] = setting(
+        WORDS,
+        "APIS_HOSTS",
+        "api-hosts",
+        "further names under which the API may be called, besides those in its certificate",
+        default=(),
+    )
     apiUnauthenticated: bool = setting(
         TRUTH,
         "APIS_ALLOW_UNAUTHENTICATED",
@@ -172,14 +208,38 @@ def checkApiAccess(settings: ListenerSettings) -> None:
     """
     Refuse an API that strangers could call: the one place that decides it.
 
-    :raises errors.ConfigurationError: when the API would listen beyond loopback without authentication.
+    :raises errors.ConfigurationError: when the API would listen beyond loopback without TLS, or without asking callers
+        who they are; and for settings of TLS that nobody would read.
     """
+    checkApiTls(settings)
     if ip_address(settings.apiAddress).is_loopback or settings.apiUnauthenticated:
         return
-    raise ConfigurationError(
-        f"APIS_ADDRS (--api-address): {settings.apiAddress!r} would let everybody who reaches it open ports, since "
-        "the API has no authentication: use 127.0.0.1 (or ::1), or set APIS_ALLOW_UNAUTHENTICATED=1 in a closed network"
-    )
+    lacks = []
+    if settings.apiCertPath is None:
+        lacks.append("no TLS (APIS_CERT_PATH and APIS_KEY_PATH)")
+    if settings.apiClientCaPath is None and settings.apiTokensPath is None:
+        lacks.append("no authentication (APIS_CLIENT_CA_PATH or APIS_TOKENS_FILE)")
+    if lacks:
+        raise ConfigurationError(
+            f"APIS_ADDRS (--api-address): {settings.apiAddress!r} would let strangers open ports, since the API has "
+            f"{' and '.join(lacks)}: set these, or use 127.0.0.1 (or ::1), or set APIS_ALLOW_UNAUTHENTICATED=1 in a "
+            "closed network"
+        )
+
+
+def checkApiTls(settings: ListenerSettings) -> None:
+    """
+    Refuse half of TLS.
+
+    :raises errors.ConfigurationError: a certificate without its key, the other way round, or a client CA without both.
+    """
+    if (settings.apiCertPath is None) != (settings.apiKeyPath is None):
+        raise ConfigurationError("APIS_CERT_PATH, APIS_KEY_PATH: a certificate and its key go together: set the other")
+    if settings.apiClientCaPath is not None and settings.apiCertPath is None:
+        raise ConfigurationError(
+            f"APIS_CLIENT_CA_PATH: {str(settings.apiClientCaPath)!r} asks callers for certificates, which needs TLS: "
+            "set APIS_CERT_PATH and APIS_KEY_PATH, too"
+        )
 
 
 def checkVerifierSettings(settings: ListenerSettings) -> None:

@@ -6,21 +6,22 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransportWithDisconnection
 
-from socketwarp.listener.api import Api, ApiServer
+from socketwarp.listener.api import Api, ApiServer, makeSite
+from socketwarp.listener.api.access import Gate
 from tests.listener.rig import Rig
 
 
 class Client:
     """A connection to the API."""
 
-    def __init__(self, rig: Rig) -> None:
-        self.api = Api(rig.reactor, rig.connectors, rig.ports, rig.events)
-        self.server = ApiServer(self.api)
+    def __init__(self, rig: Rig, gate: Gate | None = None) -> None:
+        self.api = Api(rig.reactor, rig.connectors, rig.ports, rig.events, gate or Gate())
+        self.server = ApiServer(makeSite(self.api))
         self.connect()
 
     def connect(self) -> None:
         address = IPv4Address("TCP", "127.0.0.1", 50000)
-        self.transport = StringTransportWithDisconnection(hostAddress=IPv4Address("TCP", "127.0.0.1", 8080))
+        self.transport = StringTransportWithDisconnection(IPv4Address("TCP", "127.0.0.1", 8080), address)
         protocol = self.server.buildProtocol(address)
         if protocol is None:
             self.transport.connected = False
@@ -39,7 +40,7 @@ class Client:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         return int(status.split()[1]), headers, body.decode()
 
-    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], str]:
+    def call(self, method: str, path: str, body: bytes = b"", /, **headers: str) -> tuple[int, dict[str, str], str]:
         """One whole call on a connection of its own."""
         self.connect()
         lines = [f"{method} {path} HTTP/1.1", f"Content-Length: {len(body)}"]
@@ -47,9 +48,14 @@ class Client:
         self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         return self.answer()
 
+    def callJson(
+        self, method: str, path: str, value: object = None, /, **headers: str
+    ) -> tuple[int, dict[str, str], str]:
+        """The same with a body of JSON, or none."""
+        return self.call(method, path, b"" if value is None else json.dumps(value).encode(), **headers)
+
     # Any: whatever the API says
-    def json(self, method: str, path: str, value: object = None, **headers: str) -> tuple[int, Any]:
-        """One whole call with JSON both ways: status and what came."""
-        body = b"" if value is None else json.dumps(value).encode()
-        status, _, text = self.call(method, path, body, **headers)
+    def json(self, method: str, path: str, value: object = None, /, **headers: str) -> tuple[int, Any]:
+        """The same with JSON both ways: status and what came."""
+        status, _, text = self.callJson(method, path, value, **headers)
         return status, json.loads(text)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import ceil
 from typing import Any
 from urllib.parse import quote
 
@@ -65,7 +66,7 @@ def values(schema: JSON) -> st.SearchStrategy[JSON]:
             return st.booleans()
         case kind:
             low, high = schema.get("minimum", -1), schema.get("maximum", 2**40)
-            whole = st.sampled_from([18080, 18081]) | st.integers(low, high)
+            whole = st.sampled_from([18080, 18081]) | st.integers(ceil(low), high)
             return whole if kind == "integer" else whole | st.floats(low, high)
 
 
@@ -139,7 +140,7 @@ class CallTests(SynchronousTestCase):
         content = answers.get(str(status), answers["default"])["content"]
         contentType = headers["content-type"].partition(";")[0]
         self.assertIn(contentType, content)
-        self.assertLess(status, 503 if operation["operationId"] != "ready" else 504)
+        self.assertTrue(status < 500 or operation["operationId"] in ("open", "ready"), text)
         self.assertNotIn("Traceback", text)
         if contentType.endswith("json"):
             schema = content[contentType]["schema"] | {"components": DOCUMENT["components"]}
@@ -158,11 +159,7 @@ class CallTests(SynchronousTestCase):
             )
             rig.settle()
             status, headers, text = client.answer()
-            original = operation["operationId"] in ("open", "close")
-            if status in (400, 404) and not path.startswith("/v1"):
-                continue  # a path that isn't one, of those that have no problems
-            if original and status == 500:
+            if status == 500:  # the original's, for what isn't a fault of anybody
+                self.assertEqual("open", operation["operationId"])
                 self.assertRegex(text, "No QUIC connection|port .* open already")
-                continue
-            self.assertLess(status, 500, f"{method} {path}: {text}") if operation["operationId"] != "ready" else None
             self.check(status, headers, text, operation)

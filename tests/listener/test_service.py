@@ -19,6 +19,7 @@ from socketwarp.interfaces import Address
 from socketwarp.listener.api import Api, ApiServer, makeSite
 from socketwarp.listener.connectors import Terms
 from socketwarp.listener.service import ListenerService, makeListener
+from socketwarp.listener.store import Kept
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import ListenerSettings, parsePortRanges
 from tests.certs import Authority, pem, writeFile
@@ -128,7 +129,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertIn("SWL_PORT: UDP 0.0.0.0 port 11443", str(error))
 
     def test_withAStoreThatCannotBeTrustedNothingStaysOpen(self) -> None:
-        def load() -> list[PortSpec]:
+        def load() -> list[Kept]:
             raise ConfigurationError("damaged")
 
         self.rig.store.load = load  # type: ignore[method-assign]  # a store that fails

@@ -9,6 +9,7 @@ it all, `server` is the HTTP server. May import what ``listener`` may, but ``qui
 
 from . import connectors, original, ports, watching
 from .app import Api
-from .server import ApiServer
+from .make import makeApi
+from .server import ApiServer, makeSite
 
-__all__ = ["Api", "ApiServer", "connectors", "original", "ports", "watching"]
+__all__ = ["Api", "ApiServer", "connectors", "makeApi", "makeSite", "original", "ports", "watching"]

@@ -91,8 +91,7 @@ class Gate:
 
         :raises errors.Unauthenticated: when a token is needed, and there is none that we know.
         """
-        peer = request.getClientAddress()
-        address = showAddress((peer.host, peer.port))
+        address = addressOf(request)
         if self.tokens is None:
             return Caller(_certified(request) or "anonymous", address)
         token = _known(_bearer(request), self.tokens())
@@ -109,15 +108,26 @@ class Gate:
         if host is not None and not self._isOurs(_hostOf(host)):
             raise ForeignSite(f"the name {_hostOf(host)!r} in the Host header isn't this listener's (see APIS_HOSTS)")
         origin = request.getHeader("origin")
-        if origin is not None and (host is None or urlsplit(origin).netloc.lower() != host.lower()):
+        if origin is not None and (host is None or origin.lower().partition("://")[2] != host.lower()):
             raise ForeignSite("a page of another site (the Origin header says so) may not call this API")
 
     def _isOurs(self, name: str) -> bool:
         try:
             ip_address(name)
         except ValueError:
-            return "." not in name or name.endswith(".localhost") or name in self.hosts()
+            return "." not in name or name.endswith(".localhost") or any(_fits(name, each) for each in self.hosts())
         return True
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a name is one of a certificate's, where ``*.`` stands for one label (RFC 6125 §6.4.3)."""
+    return name == pattern.lower() or (pattern[:2] == "*." and name.partition(".")[2] == pattern[2:].lower())
+
+
+def addressOf(request: Request) -> str:
+    """Where a call comes from, ``host:port``."""
+    peer = request.getClientAddress()
+    return showAddress((peer.host, peer.port))
 
 
 def _hostOf(header: str) -> str:

@@ -21,13 +21,13 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
-from ...errors import BadRequest, SocketwarpError
+from ...errors import AccessDenied, BadRequest, SocketwarpError, Unauthenticated
 from ..connectors import Connectors
 from ..events import Events
 from ..metrics import Metrics
 from ..ports import Ports
 from ..tokens import Role
-from .access import Caller, Gate
+from .access import Caller, Gate, addressOf
 from .bodies import BODY_LIMIT, parseBody, parseObject
 from .problems import isNew, refuse, write, writeProblem, writeText
 from .stream import EventStream
@@ -37,6 +37,8 @@ T = TypeVar("T")
 Shown = Mapping[str, object] | None
 #: A change: what its caller gets, and what there is now.
 Work = Callable[[], Awaitable[tuple[T, Shown]]]
+#: Characters of a path that are logged of a call that was refused.
+PATH_SHOWN = 200
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 
@@ -199,6 +201,18 @@ class Api:
             outcome=outcome,
         )
 
+    def turnedAway(self, request: Request, who: str, error: SocketwarpError) -> None:
+        """Note that a caller may not do what it wants to."""
+        self.events.emit(
+            "api.refused",
+            who=who,
+            address=addressOf(request),
+            method=request.method.decode(errors="replace"),
+            path=request.path.decode(errors="replace")[:PATH_SHOWN],
+            code=error.code,
+            reason=str(error),
+        )
+
     async def change(self, caller: Caller, action: str, subject: str, before: Shown, work: Work[T]) -> T:
         """
         Make a change that takes a while, whether or not its caller waits for it, and note how it ended.
@@ -286,13 +300,18 @@ def route(method: str, path: str, role: Role | None, *arguments: str) -> Callabl
     def register(handler: Handler) -> Handler:
         @wraps(handler)
         async def serve(api: Api, request: Request, **named: Any) -> bytes:  # Any: what the path's converters make
-            caller = Caller("anonymous", "") if role is None else api.gate.identify(request)
-            if role is not None:
-                caller.require(role)
-            if isNew(request):
-                _checkArguments(request, arguments)
-            answered = handler(api, Call(request, caller), **named)
-            given = await answered if isawaitable(answered) else answered
+            caller = Caller("anonymous", "")
+            try:
+                if role is not None:
+                    caller = api.gate.identify(request)
+                    caller.require(role)
+                if isNew(request):
+                    _checkArguments(request, arguments)
+                answered = handler(api, Call(request, caller), **named)
+                given = await answered if isawaitable(answered) else answered
+            except (Unauthenticated, AccessDenied) as error:
+                api.turnedAway(request, caller.name, error)
+                raise
             if given is None:
                 return b""  # it has answered by itself
             for name, value in given.headers.items():

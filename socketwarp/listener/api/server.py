@@ -26,7 +26,7 @@ class ApiResource(KleinResource):
 
     def __init__(self, api: Api) -> None:
         super().__init__(api.app)
-        self._gate = api.gate
+        self._api = api
 
     def render(self, request: IRequest) -> KleinRenderable:
         """Answer a request."""
@@ -37,8 +37,9 @@ class ApiResource(KleinResource):
         except UnicodeError:
             return writeText(request, 400, "the host or the path isn't written as one can be")
         try:
-            self._gate.checkSite(request)
+            self._api.gate.checkSite(request)
         except ForeignSite as error:
+            self._api.turnedAway(request, "anonymous", error)
             return refuse(request, error)
         return super().render(request)
 
@@ -56,15 +57,17 @@ class BoundedRequest(Request):
         super().handleContentChunk(data[: BODY_LIMIT + 1 - self.content.tell()])
 
 
+def makeSite(api: Api) -> Site:
+    """HTTP for these calls."""
+    site = Site(ApiResource(api), requestFactory=BoundedRequest, timeout=IDLE_SECONDS, reactor=api.clock)
+    site.noisy = False
+    return site
+
+
 class ApiServer(WrappingFactory):
-    """The HTTP server's factory, which knows its connections."""
+    """The server's factory, which knows its connections: outside of TLS, so that handshakes are counted as well."""
 
     noisy = False
-
-    def __init__(self, api: Api) -> None:
-        site = Site(ApiResource(api), requestFactory=BoundedRequest, timeout=IDLE_SECONDS, reactor=api.clock)
-        site.noisy = False
-        super().__init__(site)
 
     # WrappingFactory's own annotation forgets that a factory may turn a connection away.
     def buildProtocol(self, address: IAddress | None) -> ProtocolWrapper | None:  # type: ignore[override]  # see above

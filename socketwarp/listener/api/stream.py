@@ -7,6 +7,7 @@ remembers; what has been forgotten meanwhile is said to be missing.
 
 import json
 import re
+from collections.abc import Callable
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -53,10 +54,12 @@ class EventStream:
     _caller: Caller
     _request: Request
     _seen: int
+    _isWelcome: Callable[[], bool]
     _paused: bool = attrs.field(default=False, init=False)
+    _over: Deferred[None] = attrs.field(factory=Deferred, init=False)
 
     async def run(self) -> None:
-        """Write events until the caller goes away; then klein cancels this."""
+        """Write events until the caller goes away, and klein cancels this; or until it isn't welcome any more."""
         self._begin()
         leave = self._events.subscribe(lambda event: self._flow())
         heart = LoopingCall(self._beat)
@@ -64,7 +67,8 @@ class EventStream:
         heart.start(HEARTBEAT_SECONDS, now=False)
         try:
             self._flow()
-            await Deferred[None]()
+            await self._over
+            self._request.unregisterProducer()
         finally:
             heart.stop()
             leave()
@@ -99,7 +103,9 @@ class EventStream:
         return f"id: {self._events.life}-{event.number}\n".encode() + _frame(event.name, data)
 
     def _beat(self) -> None:
-        if not self._paused:
+        if not self._isWelcome():
+            self._over.callback(None)
+        elif not self._paused:
             self._request.write(b": still here\n\n")
 
     # IPushProducer

@@ -1,6 +1,6 @@
 """Looking on: whether all is well, figures, what happens, and the description of the calls."""
 
-from ...errors import LimitReached
+from ...errors import LimitReached, Unauthenticated
 from ..tokens import READ
 from .app import Answer, Api, Call, answer, route
 from .openapi import document
@@ -41,7 +41,15 @@ async def events(api: Api, call: Call) -> Answer | None:
     if len(api.streams) >= STREAM_LIMIT:
         raise LimitReached(f"{STREAM_LIMIT} callers follow events already, and that is the limit")
     given = call.header("last-event-id") or call.argument("since")
-    stream = EventStream(api.clock, api.events, call.caller, call.request, resumeAt(api.events, given))
+
+    def isWelcome() -> bool:
+        """Its token may have been taken away since."""
+        try:
+            return api.gate.identify(call.request) == call.caller
+        except Unauthenticated:
+            return False
+
+    stream = EventStream(api.clock, api.events, call.caller, call.request, resumeAt(api.events, given), isWelcome)
     api.streams.add(stream)
     try:
         await stream.run()

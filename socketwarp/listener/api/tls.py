@@ -1,0 +1,77 @@
+"""The API's TLS: what it shows, and whom it asks for a certificate."""
+
+from pathlib import Path
+
+import attrs
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromCertificates
+from zope.interface import implementer
+
+from ...errors import ConfigurationError
+from ...identity.pem import SettingFile, readCertificates, readPrivateKey
+
+
+@attrs.frozen(eq=False)
+class ServerTls:
+    """
+    TLS as it is at the moment.
+
+    :ivar names: host names in the certificate, in lower case; ``*.`` stands for one label.
+    """
+
+    context: SSL.Context
+    names: tuple[str, ...]
+
+
+def loadTls(certPath: Path, keyPath: Path, clientCaPath: Path | None) -> ServerTls:
+    """
+    Read the files.
+
+    :param clientCaPath: roots of callers, each of whom needs a certificate then.
+    :raises errors.ConfigurationError: naming the setting, the file and the remedy.
+    """
+    certFile = SettingFile("APIS_CERT_PATH", certPath)
+    leaf, *rest = readCertificates(certFile)
+    key = readPrivateKey(SettingFile("APIS_KEY_PATH", keyPath))
+    if leaf.public_key() != key.public_key():
+        certFile.fail("its first certificate isn't the one that APIS_KEY_PATH's key belongs to; put that one first")
+    trusted = None
+    if clientCaPath is not None:
+        roots = readCertificates(SettingFile("APIS_CLIENT_CA_PATH", clientCaPath))
+        trusted = trustRootFromCertificates([Certificate(crypto.X509.from_cryptography(each)) for each in roots])
+    options = CertificateOptions(
+        certificate=crypto.X509.from_cryptography(leaf),
+        privateKey=crypto.PKey.from_cryptography_key(key),
+        extraCertChain=[crypto.X509.from_cryptography(each) for each in rest],
+        trustRoot=trusted,
+    )
+    try:
+        return ServerTls(options.getContext(), _names(leaf))
+    except SSL.Error as error:
+        raise ConfigurationError(f"{certFile}: OpenSSL can't use it: {error}") from error
+
+
+def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+    try:
+        alternative = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(name.lower() for name in alternative.get_values_for_type(x509.DNSName))
+
+
+@implementer(IOpenSSLContextFactory)
+@attrs.define(eq=False)
+class CurrentContext:
+    """
+    What Twisted asks for a context with each connection, so that a renewed certificate counts for the next one.
+
+    :ivar current: TLS as it is now.
+    """
+
+    current: ServerTls
+
+    def getContext(self) -> SSL.Context:
+        """The context for a new connection."""
+        return self.current.context

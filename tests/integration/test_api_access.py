@@ -1,0 +1,206 @@
+"""The API on loopback sockets: plain, TLS, mutual TLS, tokens; each with each role and call."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from OpenSSL import SSL
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.trial.unittest import TestCase
+from twisted.web.client import ResponseNeverReceived
+
+from socketwarp.errors import ConfigurationError
+from socketwarp.identity.http import fetch, webAgent
+from socketwarp.identity.pem import SettingFile
+from socketwarp.identity.watch import FileWatch
+from socketwarp.listener.api import ApiServer, makeApi
+from socketwarp.settings import ListenerSettings
+from tests.certs import Authority, Issued
+from tests.listener.rig import Rig
+from tests.listener.test_access import CALLS, digest
+
+TOKENS = "".join(
+    f'[[token]]\nname = "{role}r"\nsha256 = "{digest(role)}"\nrole = "{role}"\n' for role in ("read", "operate")
+)
+
+
+@attrs.frozen
+class Showing:
+    """What a caller shows: a certificate's name, a token, or nothing."""
+
+    certificate: str | None = None
+    token: str | None = None
+
+
+#: Who comes in with which role, by what the listener asks for; `None`: not at all.
+MATRIX: Mapping[str, Sequence[tuple[Showing, str | None]]] = {
+    "plain": ((Showing(), "operate"), (Showing(token="x"), "operate")),
+    "tls": ((Showing(), "operate"), (Showing("caller"), "operate")),
+    "tls+token": (
+        (Showing(), None),
+        (Showing(token="x"), None),
+        (Showing(token="read"), "read"),
+        (Showing(token="operate"), "operate"),
+    ),
+    "mtls": ((Showing("caller"), "operate"), (Showing("caller", "x"), "operate")),
+    "mtls+token": (
+        (Showing("caller"), None),
+        (Showing("caller", "x"), None),
+        (Showing("caller", "read"), "read"),
+        (Showing("caller", "operate"), "operate"),
+    ),
+}
+
+
+class ApiTestCase(TestCase):
+    """An API that listens."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir()
+        self.authority = Authority()
+        self.write(self.authority.server("localhost"), "api")
+        self.write(self.authority.issue("caller", eku=("client",)), "caller")
+        self.write(Authority("Other CA").issue("stranger", eku=("client",)), "stranger")
+        self.write(self.authority.issue("caller", eku=("client",)), "caller")  # which ca.crt is last
+        (self.directory / "tokens.toml").write_text(TOKENS)
+        self.rig = Rig()
+
+    def write(self, issued: Issued, name: str) -> None:
+        issued.write(str(self.directory), name)
+
+    def settings(self, way: str) -> ListenerSettings:
+        named: dict[str, Any] = {}  # Any: fields of ListenerSettings
+        if way != "plain":
+            named |= {"apiCertPath": self.directory / "api.crt", "apiKeyPath": self.directory / "api.key"}
+        if "mtls" in way:
+            named["apiClientCaPath"] = self.directory / "ca.crt"
+        if "token" in way:
+            named["apiTokensPath"] = self.directory / "tokens.toml"
+        return ListenerSettings(**named)
+
+    def listen(self, way: str) -> tuple[str, list[FileWatch[Any]]]:  # Any: each watch has a type of its own
+        """The API's URL, and its files."""
+        server, files = makeApi(self.settings(way), reactor, self.rig.connectors, self.rig.ports, self.rig.events)
+        # Any: Twisted doesn't say what the reactor can
+        loop: Any = reactor
+        port: IListeningPort = loop.listenTCP(0, server, interface="127.0.0.1")
+        self.addCleanup(self.stop, port, server)
+        host = port.getHost()
+        assert isinstance(host, IPv4Address)
+        return f"{'http' if way == 'plain' else 'https'}://localhost:{host.port}", files
+
+    async def stop(self, port: IListeningPort, server: ApiServer) -> None:
+        await maybeDeferred(port.stopListening)
+        clients = list(server.protocols)
+        server.closeAll()
+        for _ in clients:
+            turn: Deferred[None] = Deferred()
+            loop: Any = reactor  # Any: as above
+            loop.callLater(0, turn.callback, None)
+            await turn
+
+    async def status(self, url: str, method: str, path: str, body: object, showing: Showing) -> int:
+        """The status of one call."""
+        files = [
+            None if showing.certificate is None else SettingFile("x", self.directory / f"{showing.certificate}.{kind}")
+            for kind in ("crt", "key")
+        ]
+        loop: Any = reactor  # Any: as above
+        agent = webAgent(loop, SettingFile("x", self.directory / "ca.crt"), *files)
+        headers = {} if showing.token is None else {"Authorization": f"Bearer {showing.token}"}
+        data = None if body is None else json.dumps(body).encode()
+        return (await fetch(agent, method.encode(), url + path, headers, data)).status
+
+
+class MatrixTests(ApiTestCase):
+    """Every way in, with every caller and every call."""
+
+    async def check(self, way: str) -> None:
+        url, _ = self.listen(way)
+        for showing, role in MATRIX[way]:
+            for method, path, body, needed in CALLS:
+                status = await self.status(url, method, path, body, showing)
+                if role is None:
+                    self.assertEqual(401, status, (way, showing, path))
+                elif role == "read" and needed == "operate":
+                    self.assertEqual(403, status, (way, showing, path))
+                else:
+                    self.assertNotIn(status, (401, 403), (way, showing, path))
+
+    async def test_plain(self) -> None:
+        await self.check("plain")
+
+    async def test_tls(self) -> None:
+        await self.check("tls")
+
+    async def test_tlsAndToken(self) -> None:
+        await self.check("tls+token")
+
+    async def test_mutualTls(self) -> None:
+        await self.check("mtls")
+
+    async def test_mutualTlsAndToken(self) -> None:
+        await self.check("mtls+token")
+
+
+class TlsTests(ApiTestCase):
+    """What TLS decides before anything is heard."""
+
+    async def refusal(self, url: str, showing: Showing) -> str:
+        """What the alert says that ends the connection."""
+        with self.assertRaises(ResponseNeverReceived) as caught:
+            await self.status(url, "GET", "/v1/ports", None, showing)
+        (reason,) = caught.exception.reasons
+        self.assertIsInstance(reason.value, SSL.Error)
+        return str(reason.value)
+
+    async def test_withoutACertificateNobodyIsHeard(self) -> None:
+        for way in ("mtls", "mtls+token"):
+            url, _ = self.listen(way)
+            self.assertIn("certificate required", await self.refusal(url, Showing(token="operate")))
+
+    async def test_anotherCasCertificateIsRefused(self) -> None:
+        url, _ = self.listen("mtls")
+        self.assertIn("unknown ca", await self.refusal(url, Showing("stranger")))
+
+    async def test_aServersCertificateIsNoCallers(self) -> None:
+        url, _ = self.listen("mtls")
+        self.assertIn("certificate", await self.refusal(url, Showing("api")))
+
+    async def test_theCertificateNamesTheCaller(self) -> None:
+        url, _ = self.listen("mtls")
+        method, path, body, _ = CALLS[7]
+        await self.status(url, method, path, body, Showing("caller"))
+        (change,) = self.rig.told("api.changed")
+        self.assertEqual("caller", change["who"])
+
+    async def test_renewedFilesCountForTheNextConnection(self) -> None:
+        url, files = self.listen("tls+token")
+        other = Authority("New CA")
+        self.write(other.server("localhost"), "api")
+        (self.directory / "tokens.toml").write_text(TOKENS.replace(digest("read"), digest("new")))
+        for file in files:
+            self.assertTrue(file.check())
+        self.assertEqual(200, await self.status(url, "GET", "/v1/ports", None, Showing(token="new")))
+        self.assertEqual(401, await self.status(url, "GET", "/v1/ports", None, Showing(token="read")))
+
+    async def test_aBrokenFileChangesNothing(self) -> None:
+        url, files = self.listen("tls+token")
+        for name in ("api.crt", "tokens.toml"):
+            (self.directory / name).write_text("nothing")
+        self.assertEqual([False, False], [file.check() for file in files])
+        self.assertEqual(200, await self.status(url, "GET", "/v1/ports", None, Showing(token="read")))
+
+    def test_aKeyOfAnotherCertificate(self) -> None:
+        self.write(self.authority.server("localhost"), "other")
+        settings = attrs.evolve(self.settings("tls"), apiKeyPath=self.directory / "other.key")
+        error = self.assertRaises(
+            ConfigurationError, makeApi, settings, reactor, self.rig.connectors, self.rig.ports, self.rig.events
+        )
+        self.assertIn("APIS_CERT_PATH", str(error))
