@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from ..errors import BadRequest, NoSuchPort, PortClosed, PortDenied, PortUnavailable, SocketwarpError
 from ..settings import PortRange
+from ..watches import IHangups
 from .entries import Entry, Lobby
 from .wishes import PortSpec
 
@@ -73,12 +74,14 @@ class Ports:
         """Whether the settings allow a port to be opened."""
         return not self.allowed or any(port in each for each in self.allowed)
 
-    def restore(self) -> None:
+    def restore(self, hangups: IHangups | None = None) -> None:
         """
         Take the stored wishes up again; those whose lease has ended meanwhile are closed instead.
 
+        :param hangups: tells of visitors who reset their connection while nobody reads it.
         :raises errors.ConfigurationError: when what is stored can't be trusted.
         """
+        self._lobby.hangups = hangups
         for kept in self._lobby.store.load():
             self._entries[kept.spec.port] = self._enter(kept.spec, kept.used)
         for entry in list(self._entries.values()):
@@ -217,6 +220,7 @@ class Ports:
             )
 
     async def _expire(self, entry: Entry, reason: str) -> None:
+        await entry.stopListening()
         try:
             await self._lobby.store.remove(entry.spec.port)
         except SocketwarpError as error:
