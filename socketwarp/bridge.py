@@ -229,7 +229,9 @@ class Bridge(Protocol):
         FIN: that is no abort, and what it still sends counts.
         """
         if errorCode:
-            self.abort(StreamReset(errorCode, f"the peer stopped reading, with code {errorCode:#x}"))
+            self.abort(
+                StreamReset(errorCode, f"the other end's connection broke, or was given up there (code {errorCode:#x})")
+            )
         elif not self._streamShut:
             self._streamShut = self._discarding = True
             if self._tcp is not None and self._stream is not None:

@@ -164,12 +164,12 @@ class ProcessCase(SynchronousTestCase):
             "SWC_BACKOFF_CAP_SECONDS": "1",
         }
 
-    def run(self, result: Any) -> None:  # Any: trial's own declaration
+    def run(self, result: Any = None) -> Any:  # Any: trial and unittest declare different ones
         """Run the test, and show what the processes have printed when it fails."""
         self.processes: list[Process] = []
         for name in ("setUp", self._testMethodName):
             setattr(self, name, self._showing(getattr(self, name)))
-        super().run(result)
+        return super().run(result)
 
     def _showing(self, method: Callable[[], None]) -> Callable[[], None]:
         """A part of the test that shows the processes' last words when it fails."""

@@ -112,7 +112,7 @@ class EndingsTests(TunnelTests):
     def test_aTargetsRstReachesTheVisitorAsRst(self) -> None:
         reset(self.target)
         self.assertEqual("reset", readToEnd(self.visitor))
-        self.listener.waitFor("1-1", "the peer stopped reading")
+        self.listener.waitFor("1-1", "the other end's connection broke")
 
     def test_aTargetThatRefusesIsAResetForTheVisitorAndNamedInTheConnectorsLog(self) -> None:
         nobody = freePort()
