@@ -136,12 +136,17 @@ def _make(path: Path) -> None:
 
 
 def _wishes(connection: sqlite3.Connection) -> list[Kept]:
-    columns = "port, uid, target_host, target_port, bind_address, limits, options, used"
-    rows = connection.execute(f"SELECT {columns} FROM ports ORDER BY port").fetchall()
-    return [
-        Kept(PortSpec(*plain, _converter.loads(limits, PortLimits), _converter.loads(options, PortOptions)), used)
-        for *plain, limits, options, used in rows
-    ]
+    rows = connection.execute(
+        "SELECT port, uid, target_host, target_port, bind_address, limits, options, used FROM ports ORDER BY port"
+    )
+    return [_kept(*row) for row in rows]
+
+
+def _kept(
+    port: int, uid: str, host: str, targetPort: int, bindAddress: str, limits: str, options: str, used: int
+) -> Kept:
+    read = _converter.loads(limits, PortLimits), _converter.loads(options, PortOptions)
+    return Kept(PortSpec(port, uid, host, targetPort, bindAddress, *read), used)
 
 
 def _check(connection: sqlite3.Connection) -> None:

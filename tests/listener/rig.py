@@ -147,12 +147,15 @@ class FakeListening:
 
     def stopListening(self) -> Deferred[None]:
         closed: Deferred[None] = Deferred()
-        closed.addCallback(lambda _: self.sockets.bound.pop(self.port) and None)
+        closed.addCallback(self._closed)
         self.sockets.closing.append(closed)
         if not self.sockets.slow:
             self.sockets.closing.remove(closed)
             closed.callback(None)
         return closed
+
+    def _closed(self, _: None) -> None:
+        del self.sockets.bound[self.port]
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", self.address, self.port)
