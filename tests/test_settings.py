@@ -24,7 +24,8 @@ from socketwarp.settings import (
     settingsOf,
 )
 from socketwarp.settings._fields import setting
-from socketwarp.settings._kinds import Kind
+from socketwarp.settings._kinds import WORDS, Kind
+from socketwarp.settings._rules import parseListeners
 
 SETTINGS_JSON = {
     "client_cert_path": "swc.crt",
@@ -480,10 +481,32 @@ class Rules(SettingsTests):
         self.assertEqual(",".join(map(str, rules)), text)
         self.assertEqual(parseTargetRules(text), rules)
 
+    def test_listeners(self) -> None:
+        """Names and addresses, with or without a port; an IPv6 address in brackets."""
+        listeners = parseListeners("b.example.net, c.example.net:11444 192.0.2.1 [2001:db8::1] [2001:db8::1]:1")
+        expected = [
+            ("b.example.net", None),
+            ("c.example.net", 11444),
+            ("192.0.2.1", None),
+            ("2001:db8::1", None),
+            ("2001:db8::1", 1),
+        ]
+        self.assertEqual(expected, [(each.host, each.port) for each in listeners])
+        self.assertEqual(listeners, parseListeners([str(each) for each in listeners]))
+        for wrong in ("a:0", "a:65536", "a:b", "2001:db8::1", "[a]:1:1", "/", ",".join(["a"] * 17)):
+            self.assertRaises(ValueError, parseListeners, wrong)
+
+    def test_names(self) -> None:
+        """Separated by commas; a uid may have spaces."""
+        self.assertEqual(("uid-1", "an office"), WORDS("uid-1, an office"))
+        self.assertEqual(("uid-1",), WORDS(["uid-1"]))
+        for wrong in ("uid-1,", "", "a\nb"):
+            self.assertRaises(ValueError, WORDS, wrong)
+
     @given(st.text())
     def test_anyText(self, text: str) -> None:
         """Either rules or a `ValueError`, and nothing else."""
-        for parse in (parseTargetRules, parsePortRanges):
+        for parse in (parseTargetRules, parsePortRanges, parseListeners):
             try:
                 rules = parse(text)
             except ValueError:

@@ -34,10 +34,13 @@ from socketwarp.wire.dialect import DIALECTS, Dialled
 from socketwarp.wire.documents import TEXT_LIMIT, Document
 from socketwarp.wire.messages import (
     MESSAGE_LIMIT,
+    NUMBER_LIMIT,
     Goaway,
     Hello,
     Message,
     MessageParser,
+    Ping,
+    Pong,
     Refused,
     Welcome,
     formatMessage,
@@ -300,6 +303,8 @@ class VectorTests(SynchronousTestCase):
                 Goaway("superseded", 0.0, "another session took over"),
                 b'\0\0\0X{"type":"goaway","reason":"superseded","seconds":0.0,"text":"another session took over"}',
             ),
+            (Ping(7), b'\0\0\0\x1a{"type":"ping","number":7}'),
+            (Pong(7), b'\0\0\0\x1a{"type":"pong","number":7}'),
         ):
             self.assertEqual(encoded, formatMessage(known))
             self.assertEqual([known], MessageParser().feed([encoded]))
@@ -324,7 +329,7 @@ class PageTests(SynchronousTestCase):
 
     def test_itsFramesHaveTheLengthsTheySay(self) -> None:
         frames = re.findall(r"^    ((?:[0-9a-f]{2} )+)(\{.*\})$", self.page, re.MULTILINE)
-        self.assertEqual(9, len(frames))
+        self.assertEqual(11, len(frames))
         for length, document in frames:
             self.assertEqual(int.from_bytes(bytes.fromhex(length), "big"), len(document.encode()), document)
             self.assertEqual(bytes.fromhex(length) + document.encode(), self.formatted(bytes.fromhex(length), document))
@@ -454,6 +459,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Welcome, texts, words, seconds, seconds, features, st.none() | st.integers(0, 2**33)),
     st.builds(Refused, words, texts, st.none() | seconds),
     st.builds(Goaway, words, seconds, texts),
+    st.builds(Ping, st.integers(0, NUMBER_LIMIT)),
+    st.builds(Pong, st.integers(0, NUMBER_LIMIT)),
 )
 anyJson = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
@@ -461,9 +468,11 @@ anyJson = st.recursive(
     max_leaves=10,
 )
 likelyNames = st.sampled_from(
-    ["type", "critical", "uid", "session", "reason", "seconds", "text", "features", "software"]
+    ["type", "critical", "uid", "session", "reason", "seconds", "text", "features", "software", "number"]
 )
-likelyJson = st.dictionaries(likelyNames, st.sampled_from(["hello", "welcome", "refused", "goaway"]) | anyJson)
+likelyJson = st.dictionaries(
+    likelyNames, st.sampled_from(["hello", "welcome", "refused", "goaway", "ping", "pong"]) | anyJson
+)
 
 
 class ControlTests(SynchronousTestCase):
@@ -520,6 +529,9 @@ class ControlTests(SynchronousTestCase):
             {**goaway, "seconds": "1"},
             {**goaway, "seconds": 1e400},
             {**goaway, "text": 5},
+            {"type": "ping"},
+            {"type": "pong", "number": -1},
+            {"type": "ping", "number": NUMBER_LIMIT + 1},
         )
         for document in documents:
             with self.assertRaises(MalformedMessage, msg=repr(document)):
