@@ -1,5 +1,6 @@
 """
-CUBIC congestion control (RFC 9438) that tells congestion from a path that loses a little anyway, with slow start (RFC 9002 §7.3.1), window validation (§7.8) and pacing (§7.7).
+CUBIC congestion control (RFC 9438) that tells congestion from a path that loses a little anyway, with slow start (RFC
+9002 §7.3.1), window validation (§7.8) and pacing (§7.7).
 
 Pure arithmetic over bytes and seconds; knows no packets.
 """

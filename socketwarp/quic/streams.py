@@ -18,7 +18,6 @@ from ..interfaces import Piece
 from .flight import Segment, SendBuffer
 from .reassembly import Reassembly, TooManyGaps
 
-
 #: Windows grow to this many bytes: 16 MiB carry 2.6 Gbit/s over 50 ms.
 MAX_WINDOW = 16 << 20
 
