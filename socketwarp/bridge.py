@@ -8,13 +8,13 @@ Twisted's: each side is the other's push producer.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ITransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -27,8 +27,8 @@ from .errors import (
     SocketwarpError,
     StreamReset,
 )
-from .interfaces import IStream, IStreamReceiver, Piece
-from .watches import IdleWatch, IHangups, ITcp, TcpProducer
+from .interfaces import IStream, IStreamReceiver, ITcp, ITcpProtocol, Piece
+from .watches import IdleWatch
 from .wire.cutting import Parser
 
 #: Seconds that the last bytes may take to a TCP reader once both directions of the stream have ended; then it is reset.
@@ -63,25 +63,23 @@ class Totals:
         return "finished" if self.error is None else self.error.code
 
 
-@implementer(IHalfCloseableProtocol)
-class Bridge(Protocol):
+@implementer(ITcpProtocol)
+class Bridge:
     """
     A TCP connection's protocol that carries it over a stream.
 
     :ivar ended: fires with `Totals`, and never fails, once both sides are gone.
     """
 
-    def __init__(self, clock: IReactorTime, idle: float | None = None, hangups: IHangups | None = None) -> None:
+    def __init__(self, clock: IReactorTime, idle: float | None = None) -> None:
         """
         :param idle: seconds without a byte in either direction after which the bridge ends; `None` for no limit.
-        :param hangups: told of RST while TCP isn't read. Without, such an RST is noticed with the next read or write.
         """
         self.ended: Deferred[Totals] = Deferred()
         self._clock = clock
         self._idle = idle
         self._idleWatch: IdleWatch | None = None
         self._deadline: IDelayedCall | None = None
-        self._reading = TcpProducer(hangups, self._hungUp)
         self._tcp: ITcp | None = None
         self._stream: IStream | None = None
         self._receiver = _Receiver(self)
@@ -89,6 +87,7 @@ class Bridge(Protocol):
         self._toStream = 0
         self._early: list[bytes] = []
         self._discarding = False  # nobody wants what TCP still sends
+        self._tcpAtEnd = False  # FIN has come from TCP
         self._tcpShut = False  # our FIN to TCP has gone, after all bytes
         self._tcpOver = False
         self._streamShut = False  # the stream takes no more: our FIN, or the peer's STOP_SENDING
@@ -119,7 +118,7 @@ class Bridge(Protocol):
     def finish(self) -> None:
         """Act as if TCP's FIN had come: its bytes so far are carried, what it still sends is read and dropped."""
         self._discarding = True
-        self._reading.resumeProducing()
+        self._readTcp()
         self._endToStream()
 
     def refuse(self, error: SocketwarpError, answer: bytes) -> None:
@@ -149,15 +148,16 @@ class Bridge(Protocol):
 
     # From TCP.
 
+    def connectionMade(self) -> None:
+        """Nothing: see `makeConnection`."""
+
     def makeConnection(self, transport: ITransport) -> None:
         """The TCP side is there."""
-        tcp = cast(ITcp, transport)
+        tcp = ITcp(transport)
         if self._error is not None:
             tcp.abortConnection()
             return
         self._tcp = tcp
-        self._reading.begin(tcp)
-        tcp.setTcpNoDelay(True)
         self._startToStream()
         self.startToTcp()
 
@@ -170,18 +170,19 @@ class Bridge(Protocol):
             self._stream.write(data)
         else:
             self._early.append(data)
-            self._reading.pauseProducing()
+            if self._tcp is not None:
+                self._tcp.pauseProducing()
 
     def readConnectionLost(self) -> None:
         """FIN from TCP."""
-        self._reading.end()
+        self._tcpAtEnd = True
         self._endToStream()
         self._closeTcp()
 
     def writeConnectionLost(self) -> None:
         """Our FIN to TCP has gone out, and all bytes before it."""
         self._tcpShut = True
-        if self._discarding and not self._reading.atEnd:
+        if self._discarding and not self._tcpAtEnd:
             self._setDeadline(DISCARD, self.readConnectionLost)  # as if FIN had come
         self._closeTcp()
 
@@ -189,13 +190,9 @@ class Bridge(Protocol):
         """The TCP connection is gone."""
         self._tcpOver = True
         self._clearDeadline()
-        self._reading.forget()
-        if not (self._reading.atEnd and self._tcpShut):
+        if not (self._tcpAtEnd and self._tcpShut):
             self.abort(ConnectionReset(f"the TCP connection broke: {reason.getErrorMessage()}"))
         self._checkEnded()
-
-    def _hungUp(self) -> None:
-        self.abort(ConnectionReset("the TCP connection was reset"))
 
     # TCP to stream.
 
@@ -203,15 +200,15 @@ class Bridge(Protocol):
         """Both sides are there, or not yet: let TCP's bytes flow."""
         if self._tcp is None or self._stream is None:
             return
-        self._reading.resumeProducing()
+        self._tcp.resumeProducing()
         if self._idle is not None:
             self._idleWatch = IdleWatch(self._clock, self._idle, self._moved, self._isIdle)
         if self._streamShut:
             return
-        self._stream.registerProducer(self._reading, True)
+        self._stream.registerProducer(self._tcp, True)
         early, self._early = self._early, []
         self._stream.writeSequence(early)
-        if self._reading.atEnd or self._discarding:
+        if self._tcpAtEnd or self._discarding:
             self._endToStream()
 
     def _endToStream(self) -> None:
@@ -236,8 +233,12 @@ class Bridge(Protocol):
             self._streamShut = self._discarding = True
             if self._tcp is not None and self._stream is not None:
                 self._stream.unregisterProducer()
-            self._reading.resumeProducing()
+            self._readTcp()
             self.lingerIfDone()
+
+    def _readTcp(self) -> None:
+        if self._tcp is not None:
+            self._tcp.resumeProducing()
 
     def startToTcp(self) -> None:
         """Let the stream's bytes flow to TCP, or wait for it."""
@@ -261,8 +262,8 @@ class Bridge(Protocol):
         self._checkEnded()
 
     def _closeTcp(self) -> None:
-        """Twisted keeps a connection open that has ended both ways."""
-        if self._reading.atEnd and self._tcpShut and self._tcp is not None:
+        """It stays open until somebody closes it, even when it has ended both ways."""
+        if self._tcpAtEnd and self._tcpShut and self._tcp is not None:
             self._tcp.loseConnection()
 
     def _checkEnded(self) -> None:
@@ -347,11 +348,10 @@ class _Receiver:
             parsed.errback(error)
 
     def piecesReceived(self, pieces: list[Piece]) -> None:
-        """Bytes from the stream. Joining is the one copy that makes them the `bytes` which Twisted wants."""
+        """Bytes from the stream."""
         if self._tcp is not None:
-            data = b"".join(pieces)
-            self.count += len(data)
-            self._tcp.write(data)
+            self.count += sum(map(len, pieces))
+            self._tcp.writeSequence(pieces)
         elif self._parser is not None:
             self._parse(self._parser, pieces)
         else:

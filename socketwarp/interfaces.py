@@ -14,7 +14,13 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    IProducer,
+    IProtocol,
+    IPushProducer,
+)
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
@@ -140,6 +146,40 @@ class IStream(IConsumer, IPushProducer):
         End both directions at once: RESET_STREAM for ours, STOP_SENDING for the peer's, what is buffered is dropped.
         The receiver gets no further call. Does nothing on a stream that is over.
         """
+
+
+class ITcpProtocol(IProtocol, IHalfCloseableProtocol):
+    """What an `ITcp` has as its protocol: one that hears of each direction's end."""
+
+
+class ITcp(IPushProducer):
+    """
+    A TCP connection as bridges want it.
+
+    Nothing waits for full packets (TCP_NODELAY). As a push producer it gives its protocol what it reads; it tells of a
+    reset even while it is paused. FIN ends the direction that it ends, no more.
+    """
+
+    def localAddress() -> Address:
+        """Where the connection ends on our side; on one that is gone, nowhere: an empty host and port 0."""
+
+    def registerProducer(producer: IProducer, streaming: bool) -> None:
+        """Have a push producer paused while the kernel doesn't take what was written."""
+
+    def unregisterProducer() -> None:
+        """Pause and resume it no more."""
+
+    def writeSequence(pieces: Sequence[Piece]) -> None:
+        """Write all the pieces, in order, without joining them. They must not be changed afterwards."""
+
+    def loseWriteConnection() -> None:
+        """FIN after all that was written; then the protocol's ``writeConnectionLost``."""
+
+    def loseConnection() -> None:
+        """Close a connection whose writing has ended, whether FIN has come or not."""
+
+    def abortConnection() -> None:
+        """RST, at once; what waits to be sent is dropped. Does nothing on a connection that is gone."""
 
 
 @attrs.frozen

@@ -1,58 +1,47 @@
 """
-TCP connections in memory: Twisted's own transport on a socket that isn't one.
+TCP connections in memory: the true transport on a socket that isn't one.
 
-What Twisted does with producers, half-closing and aborting is thus the real thing; only the kernel is played here. A
-`FakeReactor` is a `Clock` whose turns also read and write the sockets that are ready.
+What happens with producers, half-closing and aborting is thus the real thing; only the kernel is played here. A
+`FakeReactor` is a `Clock` whose turns also tell of the sockets that are ready, as the kernel would.
 """
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IProtocol
-from twisted.internet.posixbase import _DisconnectSelectableMixin
 from twisted.internet.task import Clock
-from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
-from socketwarp.watches import IHangups
+from socketwarp.interfaces import ITcpProtocol, Piece
+from socketwarp.tcp.poll import BROKEN, ENDED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
+from socketwarp.tcp.transport import TcpTransport
 
 #: Bytes that the kernel takes for a reader who doesn't read.
 KERNEL_BUFFER = 100_000
 
 
-@implementer(IHangups)
-class FakeReactor(Clock, _DisconnectSelectableMixin):
-    """A `Clock` that polls its sockets. Use `tests.fakes.settle` to let it run."""
+@implementer(IPoll)
+class FakeReactor(Clock):
+    """
+    A `Clock` that polls its sockets. Use `tests.fakes.settle` to let it run.
+
+    :ivar sockets: by number.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._readers: dict[Connection, None] = {}
-        self._writers: dict[Connection, None] = {}
-        self._watched: dict[int, Callable[[], None]] = {}
+        self.sockets: dict[int, FakeSocket] = {}
+        self._watched: dict[int, tuple[ISocketEvents, int]] = {}
+        self._told: dict[int, int] = {}  # what edges have been told of
         self._polling = False
 
-    def addReader(self, reader: Connection) -> None:
-        self._readers[reader] = None
-        self.wake()
-
-    def addWriter(self, writer: Connection) -> None:
-        self._writers[writer] = None
-        self.wake()
-
-    def removeReader(self, reader: Connection) -> None:
-        self._readers.pop(reader, None)
-
-    def removeWriter(self, writer: Connection) -> None:
-        self._writers.pop(writer, None)
-
-    def watch(self, fd: int, reset: Callable[[], None]) -> None:
-        self._watched.setdefault(fd, reset)
+    def watch(self, fd: int, owner: ISocketEvents, events: int) -> None:
+        self._watched[fd] = owner, events
+        self._told.pop(fd, None)
         self.wake()
 
     def forget(self, fd: int) -> None:
-        self._watched.pop(fd, None)
+        del self._watched[fd]
 
     def wake(self) -> None:
         """Something may be ready."""
@@ -62,27 +51,19 @@ class FakeReactor(Clock, _DisconnectSelectableMixin):
 
     def _poll(self) -> None:
         self._polling = False
-        for transport in list(self._readers):
-            if transport in self._readers and transport.socket.readable:  # type: ignore[attr-defined]  # a FakeSocket
-                self._after(transport, transport.doRead(), True)
-        for transport in list(self._writers):
-            if transport in self._writers and transport.socket.writable:  # type: ignore[attr-defined]  # a FakeSocket
-                self._after(transport, transport.doWrite(), False)
-
-    def _after(self, transport: Connection, why: Exception | None, isRead: bool) -> None:
-        if why is not None:
-            self._disconnectSelectable(transport, why, isRead)
-        self.wake()
-
-    def socketFailed(self, fd: int) -> None:
-        """The kernel's EPOLLERR."""
-        if fd in self._watched:
-            self.callLater(0, self._watched.pop(fd))
+        for fd, (owner, wanted) in list(self._watched.items()):
+            events = self.sockets[fd].events & (wanted | BROKEN | ENDED)
+            if wanted & QUIET and events == self._told.get(fd):
+                continue
+            self._told[fd] = events
+            if events:
+                owner.ready(events)
+                self.wake()
 
 
 class FakeSocket:
     """
-    A connected socket, as far as Twisted uses one, and the remote end of it.
+    A connected socket, as far as it is used, and the remote end of it.
 
     :ivar received: what the remote end has read.
     :ivar sawFin: whether it has read FIN; ``sawReset``: whether RST reached it.
@@ -124,7 +105,6 @@ class FakeSocket:
         if not self._resetIn:
             self._resetIn = True
             self._out.clear()
-            self._reactor.socketFailed(self.fileno())
             self._reactor.wake()
 
     def remoteReads(self, size: int = 1 << 30) -> None:
@@ -141,19 +121,14 @@ class FakeSocket:
     # the reactor's poll
 
     @property
-    def readable(self) -> bool:
-        """Whether ``recv`` has something to say."""
-        return bool(self._in) or self._finIn or self._resetIn
-
-    @property
-    def writable(self) -> bool:
-        """Whether ``send`` has."""
-        return self._resetIn or len(self._out) < KERNEL_BUFFER
+    def events(self) -> int:
+        """What epoll_wait(2) would say."""
+        readable = READABLE if self._in or self._finIn or self._resetIn else 0
+        writable = WRITABLE if self._resetIn or len(self._out) < KERNEL_BUFFER else 0
+        ended = ENDED if self._resetIn or (self._finIn and self._finOut) else 0
+        return readable | writable | ended | (BROKEN if self._resetIn else 0)
 
     # socket.socket
-
-    def setblocking(self, flag: bool) -> None:
-        assert not flag
 
     def fileno(self) -> int:
         return id(self)
@@ -169,14 +144,22 @@ class FakeSocket:
             return b""
         raise BlockingIOError(errno.EAGAIN, "nothing there")
 
-    def send(self, data: memoryview) -> int:
+    def sendmsg(self, pieces: Sequence[Piece]) -> int:
         if self._resetIn or self._finOut:
             raise BrokenPipeError(errno.EPIPE, "broken")
+        data = b"".join(pieces)
         room = KERNEL_BUFFER - len(self._out)
-        if data and not room:
+        if room <= 0:
             raise BlockingIOError(errno.EAGAIN, "full")
         self._out += data[:room]
         return min(len(data), room)
+
+    def getsockname(self) -> tuple[str, int]:
+        return "203.0.113.1", 18080
+
+    def getsockopt(self, level: int, option: int) -> int:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
+        return errno.ECONNRESET if self._resetIn else 0
 
     def shutdown(self, how: int) -> None:
         self._finOut = True
@@ -194,18 +177,9 @@ class FakeSocket:
             self._finOut = True
 
 
-class LocalConnection(Connection):
-    """A connection with an end here."""
-
-    def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "203.0.113.1", 18080)
-
-
-def connect(reactor: FakeReactor, protocol: IProtocol) -> FakeSocket:
+def connect(reactor: FakeReactor, protocol: ITcpProtocol) -> FakeSocket:
     """Give `protocol` a TCP connection; the result plays the remote end."""
     remote = FakeSocket(reactor)
-    transport = LocalConnection(remote, protocol, reactor)  # type: ignore[arg-type]  # both are fakes
-    transport.connected = 1
-    transport.startReading()
-    protocol.makeConnection(transport)
+    reactor.sockets[remote.fileno()] = remote
+    TcpTransport(reactor, remote, protocol)  # type: ignore[arg-type]  # a fake
     return remote

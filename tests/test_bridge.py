@@ -14,7 +14,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -30,8 +29,7 @@ from socketwarp.errors import (
     StreamReset,
     TargetRefused,
 )
-from socketwarp.interfaces import ISession, IStream, IStreamReceiver, Piece
-from socketwarp.watches import TcpProducer
+from socketwarp.interfaces import ISession, IStream, IStreamReceiver, ITcpProtocol, Piece
 from socketwarp.wire.cutting import Immediate
 from socketwarp.wire.preamble import Preamble, Preamble29Parser, formatPreamble29
 
@@ -55,8 +53,8 @@ class Tunnel:
     def __init__(self, window: int = 200_000, idle: float | None = None) -> None:
         self.reactor = FakeReactor()
         self.stream, self.farStream = streamPair(self.reactor, window)
-        self.near = Bridge(self.reactor, idle, self.reactor)
-        self.far = Bridge(self.reactor, idle, self.reactor)
+        self.near = Bridge(self.reactor, idle)
+        self.far = Bridge(self.reactor, idle)
         self.totals: dict[Bridge, Totals] = {}
         for bridge in (self.near, self.far):
             bridge.ended.addCallback(partial(self.totals.__setitem__, bridge))
@@ -91,10 +89,8 @@ class InterfaceTests(SynchronousTestCase):
 
     def test_theBridgeIsAHalfCloseableProtocolAndTheOthersWhatTheyServeAs(self) -> None:
         bridge = Bridge(FakeReactor())
-        verifyObject(IProtocol, bridge)
-        verifyObject(IHalfCloseableProtocol, bridge)
+        verifyObject(ITcpProtocol, bridge)
         verifyObject(IStreamReceiver, bridge._receiver)
-        verifyObject(IPushProducer, TcpProducer(None, lambda: None))
 
     def test_theFakesAreWhatTheyStandFor(self) -> None:
         session, _ = sessionPair(FakeReactor())

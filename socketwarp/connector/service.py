@@ -15,7 +15,8 @@ from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, ISession
 from ..quic.endpoint import TransportSettings, connect
 from ..settings import ConnectorSettings, ListenerName
-from ..watches import Hangups
+from ..tcp.dial import dial
+from ..tcp.poll import Poll
 from ..wire.dialect import DIALECTS
 from ..wire.messages import PING, YIELDS, Hello
 from .attempt import Attempts
@@ -74,9 +75,9 @@ class ConnectorService(MultiService):
     def startService(self) -> None:
         """Connect, and stay connected."""
         settings = self._settings
-        self._hangups = Hangups(self._reactor)
-        targets = Targets(Policy(settings.allowTargets), self._reactor, settings.dialTimeout)
-        self._streams = IncomingStreams(targets, self._reactor, settings.dialLimit, self._hangups)
+        dialOne = partial(dial, Poll(self._reactor), self._reactor)
+        targets = Targets(Policy(settings.allowTargets), self._reactor, dialOne, settings.dialTimeout)
+        self._streams = IncomingStreams(targets, self._reactor, settings.dialLimit)
         self._network = NetworkWatch(self._reactor, self._reactor, self._wake)
         self._links = [self._makeLink(name) for name in (ListenerName(settings.serverName), *settings.serverNames)]
         for link in self._links:
@@ -123,7 +124,6 @@ class ConnectorService(MultiService):
             await self._drain(self._settings.drainSeconds)
         await maybeDeferred(super().stopService)
         await self._streams.whenIdle()
-        self._hangups.close()
 
     async def _drain(self, seconds: float) -> None:
         """

@@ -3,13 +3,12 @@
 from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..bridge import Bridge, Totals
 from ..errors import Code, SocketwarpError, TargetError, TargetTimedOut
 from ..interfaces import ISession, IStream
-from ..watches import IHangups
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
 from .names import place
@@ -24,15 +23,13 @@ class IncomingStreams:
 
     _log = Logger()
 
-    def __init__(self, targets: Targets, clock: IReactorTime, dialLimit: int, hangups: IHangups | None = None) -> None:
+    def __init__(self, targets: Targets, clock: IReactorTime, dialLimit: int) -> None:
         """
         :param dialLimit: streams that may be without their target at a time; more are refused.
-        :param hangups: watches targets that aren't read.
         """
         self._targets = targets
         self._clock = clock
         self._dialLimit = dialLimit
-        self._hangups = hangups
         self._pending = 0
         self._running = 0
         self._waiters: list[Deferred[None]] = []
@@ -77,7 +74,7 @@ class IncomingStreams:
     async def _carry(self, session: str, dialect: Dialect, stream: IStream) -> None:
         """One connection, from its preamble to its end."""
         began = self._clock.seconds()
-        bridge = Bridge(self._clock, hangups=self._hangups)
+        bridge = Bridge(self._clock)
         preamble = None
         try:
             preamble = await self._preamble(bridge, stream, dialect)
@@ -105,7 +102,7 @@ class IncomingStreams:
     async def _dial(self, bridge: Bridge, stream: IStream, dialect: Dialect, preamble: Preamble) -> None:
         """Give the bridge its TCP side; given up when the bridge ends first."""
 
-        def connected(address: str) -> IProtocol:
+        def connected(address: str) -> Bridge:
             if answer := dialect.formatDialled(Dialled(address)):
                 stream.write(answer)
             return bridge

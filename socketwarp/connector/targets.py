@@ -1,21 +1,19 @@
 """Dial a target: resolve its name once, check every address, dial what was checked."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionRefusedError, TCPTimedOutError, TimeoutError
-from twisted.internet.interfaces import IAddress, IConnector, IProtocol
-from twisted.internet.protocol import ClientFactory
-from twisted.python.failure import Failure
 
 from ..errors import TargetDenied, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable, TargetUnresolved
+from ..interfaces import Address, ITcpProtocol
 from .names import MAXIMUM_ADDRESSES, IPAddress, place, resolve
 from .policy import Policy
 
 #: Makes the protocol of a new connection, given what was dialled as ``address:port``.
-ProtocolMaker = Callable[[str], IProtocol]
+ProtocolMaker = Callable[[str], ITcpProtocol]
 
 
 @attrs.frozen
@@ -23,11 +21,13 @@ class Targets:
     """
     Dials targets.
 
+    :ivar dialOne: see `tcp.dial.dial`.
     :ivar timeout: the longest time for one target, its name and all of its addresses together, seconds.
     """
 
     policy: Policy
-    reactor: Any = attrs.field(repr=False)  # Any: IReactorTCP, IReactorTime and nameResolver; no one interface has all
+    reactor: Any = attrs.field(repr=False)  # Any: IReactorTime and nameResolver; no one interface has both
+    dialOne: Callable[[Address, float, Callable[[], ITcpProtocol]], Deferred[None]]
     timeout: float = 10.0
 
     def dial(self, host: str, port: int, connected: ProtocolMaker) -> Deferred[None]:
@@ -72,54 +72,17 @@ class Targets:
         return allowed
 
     async def _connect(self, address: IPAddress, port: int, timeout: float, connected: ProtocolMaker) -> None:
-        attempt = _Attempt(place(address, port), connected)
-        self.reactor.connectTCP(str(address), port, attempt, timeout)
-        await attempt.done
+        where = place(address, port)
+        try:
+            await self.dialOne((str(address), port), timeout, partial(connected, where))
+        except OSError as error:
+            raise _targetError(where, error) from error
 
 
-class _Attempt(ClientFactory):
-    """
-    One connection attempt. Not an endpoint, since an endpoint's wrapper would stand between TCP and the bridge for
-    every byte of the connection's life.
-    """
-
-    noisy = False
-
-    def __init__(self, place: str, connected: ProtocolMaker) -> None:
-        self.done: Deferred[None] = Deferred(self._cancel)
-        self._place = place
-        self._connected = connected
-        self._connector: IConnector | None = None
-        self._over = False
-
-    def startedConnecting(self, connector: IConnector) -> None:
-        """The attempt begins."""
-        self._connector = connector
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:  # Any: what Factory declares is a private type
-        """The connection is made."""
-        self._over = True
-        protocol = self._connected(self._place)
-        self.done.callback(None)
-        return protocol
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """It can't be made."""
-        if not self._over:
-            self._over = True
-            self.done.errback(_targetError(self._place, reason))
-
-    def _cancel(self, done: Deferred[None]) -> None:
-        self._over = True
-        if self._connector is not None:
-            self._connector.stopConnecting()
-
-
-def _targetError(place: str, reason: Failure) -> TargetError:
+def _targetError(place: str, error: OSError) -> TargetError:
     """What a failed connection means, in words that say what to look at."""
-    if reason.check(ConnectionRefusedError):
+    if isinstance(error, ConnectionRefusedError):
         return TargetRefused(f"{place} refused the connection: nothing listens there")
-    if reason.check(TimeoutError, TCPTimedOutError):
+    if isinstance(error, TimeoutError):
         return TargetTimedOut(f"{place} didn't answer in time")
-    detail = reason.value.osError if isinstance(reason.value, ConnectError) and reason.value.osError else reason.value
-    return TargetUnreachable(f"{place} can't be reached: {detail}")
+    return TargetUnreachable(f"{place} can't be reached: {error}")

@@ -1,24 +1,23 @@
 """
 TCP ports that stop accepting before the process runs out of file descriptors.
 
-Left alone, Twisted's port takes what it can't serve and closes it: a visitor sees a clean empty answer. Here visitors
-wait in the kernel's queue instead until descriptors are free again, and a reserve stays for the API, the verifier and
-the database. A new descriptor always gets the lowest free number (POSIX), so the number of the latest one says how many
-are in use without counting them.
+A port that takes what it can't serve has to close it, and a visitor sees a clean empty answer. Here visitors wait in
+the kernel's queue instead until descriptors are free again, and a reserve stays for the API, the verifier and the
+database. A new descriptor always gets the lowest free number (POSIX), so the number of the latest one says how many are
+in use without counting them.
 """
 
 import os
 import resource
 from collections.abc import Callable
-from typing import Any, cast
 
 import attrs
-from twisted.internet import tcp
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
+from zope.interface import implementer
 
 from ..errors import PortUnavailable
+from ..tcp.poll import IPoll
+from ..tcp.port import Accept, IUsher, Port, bind
 from .events import Events
 
 #: Descriptors kept for everything that isn't a visitor, 512 clients of the API among it; a quarter where there are few.
@@ -27,8 +26,6 @@ RESERVE = 768
 LOOK_SECONDS = 0.25
 #: More descriptors than any kernel gives.
 NO_LIMIT = 2**31
-#: Visitors the kernel may keep waiting for `accept`, for each port; it cuts this at net.core.somaxconn.
-BACKLOG = 1024
 
 
 def raiseLimit() -> int:
@@ -52,6 +49,7 @@ def lowestFree(descriptor: int) -> int:
     return duplicate
 
 
+@implementer(IUsher)
 @attrs.define(eq=False)
 class Descriptors:
     """
@@ -60,86 +58,70 @@ class Descriptors:
     :ivar limit: descriptors this process may have open.
     """
 
-    _reactor: Any  # Any: IReactorTime, and what tcp.Port wants of a reactor, which Twisted leaves untyped
+    _clock: IReactorTime
+    _poll: IPoll
     _events: Events
     limit: int
     _lowestFree: Callable[[int], int] = lowestFree
-    _sockets: "set[EntrySocket]" = attrs.field(factory=set, init=False)
+    _sockets: set[Port] = attrs.field(factory=set, init=False)
     _look: IDelayedCall | None = attrs.field(default=None, init=False)
 
     @property
     def _reserve(self) -> int:
         return min(RESERVE, self.limit // 4)
 
-    def listen(self, factory: IProtocolFactory, address: str, port: int) -> IListeningPort:
+    def listen(self, accept: Accept, address: str, port: int) -> IListeningPort:
         """
         Bind and listen.
 
         :raises errors.PortUnavailable: when the address or port can't be had.
         """
-        socket = EntrySocket(self, self._reactor, factory, address, port)
         try:
-            socket.startListening()
-        except CannotListenError as error:
-            raise PortUnavailable(f"port {port} can't be opened on {address}: {error.socketError}") from error
+            listening = bind(address, port)
+        except OSError as error:
+            raise PortUnavailable(f"port {port} can't be opened on {address}: {error}") from error
+        socket = Port(self._poll, listening, accept, self)
         self._sockets.add(socket)
         if self._look is not None:
-            socket.stopReading()
-        # mypy-zope doesn't see through tcp.Port's untyped bases to its declaration.
-        return cast(IListeningPort, socket)
+            socket.pause()
+        return socket
 
-    def forget(self, socket: "EntrySocket") -> None:
-        """A socket was closed."""
-        self._sockets.discard(socket)
+    def closed(self, port: Port) -> None:
+        """See `IUsher`."""
+        self._sockets.discard(port)
         if not self._sockets and self._look is not None:
             self._look.cancel()
             self._look = None
 
     def room(self, descriptor: int) -> int:
-        """How many visitors the socket with that descriptor may accept at once; at 0, all sockets have paused."""
-        free = self.limit - self._reserve - self._lowestFree(descriptor)
+        """See `IUsher`; at 0, all sockets have paused."""
+        free = self._free(descriptor)
         if free <= 0:
-            self._pause()
+            self._pause(f"{self.limit - self._reserve} file descriptors are in use")
             return 0
         # Numbers further up may be in use, so that fewer are free than it seems: half the reserve covers that.
         return min(free, max(1, self._reserve // 2))
 
-    def _pause(self) -> None:
+    def exhausted(self, error: OSError) -> None:
+        """See `IUsher`."""
+        self._pause(str(error))
+
+    def _free(self, descriptor: int) -> int:
+        return self.limit - self._reserve - self._lowestFree(descriptor)
+
+    def _pause(self, reason: str) -> None:
         if self._look is not None:
             return
         for socket in self._sockets:
-            socket.stopReading()
-        self._look = self._reactor.callLater(LOOK_SECONDS, self._lookAgain)
-        self._events.emit("port.paused", reason=f"{self.limit - self._reserve} file descriptors are in use")
+            socket.pause()
+        self._look = self._clock.callLater(LOOK_SECONDS, self._lookAgain)
+        self._events.emit("port.paused", reason=reason)
 
     def _lookAgain(self) -> None:
-        descriptor = next(iter(self._sockets)).fileno()
-        if self.limit - self._reserve - self._lowestFree(descriptor) <= 0:
-            self._look = self._reactor.callLater(LOOK_SECONDS, self._lookAgain)
+        if self._free(next(iter(self._sockets)).fileno()) <= 0:
+            self._look = self._clock.callLater(LOOK_SECONDS, self._lookAgain)
             return
         self._look = None
         for socket in self._sockets:
-            socket.startReading()
+            socket.startListening()
         self._events.emit("port.resumed")
-
-
-class EntrySocket(tcp.Port):
-    """A listening socket that asks before it accepts."""
-
-    def __init__(
-        self, descriptors: Descriptors, reactor: object, factory: IProtocolFactory, address: str, port: int
-    ) -> None:
-        super().__init__(port, factory, BACKLOG, address, reactor)
-        self._descriptors = descriptors
-
-    def doRead(self) -> None:
-        """Accept what waits, as far as there is room."""
-        room = self._descriptors.room(self.fileno())
-        if room:
-            self.numberAccepts = min(self.numberAccepts, room)
-            super().doRead()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The socket is closed."""
-        self._descriptors.forget(self)
-        super().connectionLost(reason)

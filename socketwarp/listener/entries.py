@@ -7,22 +7,21 @@ from itertools import count
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IProtocolFactory, IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.python.failure import Failure
 
 from ..bridge import Bridge
 from ..errors import LimitReached, SocketwarpError, SourceDenied
 from ..interfaces import Address
-from ..watches import IHangups
+from ..tcp.port import Accept
 from .connectors import Connectors
 from .events import Events
 from .store import IPortStore
-from .visitors import Limits, Visitor, plainAddress
+from .visitors import Limits, Visitor
 from .wishes import PortSpec
 
-#: Binds an address and port and gives connections to the factory; raises `errors.PortUnavailable`.
-Listen = Callable[[IProtocolFactory, str, int], IListeningPort]
+#: Binds an address and port and asks for the connections' protocols; raises `errors.PortUnavailable`.
+Listen = Callable[[Accept, str, int], IListeningPort]
 
 
 @attrs.define(eq=False)
@@ -39,21 +38,7 @@ class Lobby:
     store: IPortStore
     events: Events
     limits: Limits
-    hangups: IHangups | None = None
     count: int = 0
-
-
-class _EntryFactory(Factory):
-    """What an entry's socket gives its connections to."""
-
-    noisy = False
-
-    def __init__(self, accept: Callable[[Address], Bridge]) -> None:
-        self._accept = accept
-
-    def buildProtocol(self, address: IAddress | None) -> Bridge:
-        """A visitor comes; from TCP, so there is an address."""
-        return self._accept(plainAddress(address))
 
 
 @attrs.define(eq=False)
@@ -98,7 +83,7 @@ class Entry:
         :raises errors.PortUnavailable: the address or port can't be had.
         """
         spec = self.spec
-        self._socket = self._lobby.listen(_EntryFactory(self._accept), spec.bindAddress, spec.port)
+        self._socket = self._lobby.listen(self._accept, spec.bindAddress, spec.port)
         self._lobby.events.emit("port.opened", port=spec.port, uid=spec.uid, target=spec.target)
 
     async def change(self, spec: PortSpec) -> None:
@@ -164,9 +149,7 @@ class Entry:
     def _accept(self, address: Address) -> Bridge:
         lobby = self._lobby
         name = f"{self.number}-{next(self._numbers)}"  # unique in the life of the process
-        visitor = Visitor(
-            name, address, self.spec, lobby.clock, lobby.connectors, lobby.events, lobby.limits, lobby.hangups
-        )
+        visitor = Visitor(name, address, self.spec, lobby.clock, lobby.connectors, lobby.events, lobby.limits)
         refusal = self._refusal(address)
         self.visitors.add(visitor)
         lobby.count += 1

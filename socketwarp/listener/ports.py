@@ -19,7 +19,6 @@ from twisted.logger import Logger
 
 from ..errors import BadRequest, NoSuchPort, PortClosed, PortDenied, PortUnavailable, SocketwarpError
 from ..settings import PortRange
-from ..watches import IHangups
 from .entries import Entry, Lobby
 from .wishes import PortSpec
 
@@ -74,14 +73,12 @@ class Ports:
         """Whether the settings allow a port to be opened."""
         return not self.allowed or any(port in each for each in self.allowed)
 
-    def restore(self, hangups: IHangups | None = None) -> None:
+    def restore(self) -> None:
         """
         Take the stored wishes up again; those whose lease has ended meanwhile are closed instead.
 
-        :param hangups: tells of visitors who reset their connection while nobody reads it.
         :raises errors.ConfigurationError: when what is stored can't be trusted.
         """
-        self._lobby.hangups = hangups
         for kept in self._lobby.store.load():
             self._entries[kept.spec.port] = self._enter(kept.spec, kept.used)
         for entry in list(self._entries.values()):

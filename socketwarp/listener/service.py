@@ -27,7 +27,7 @@ from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, IVerifier
 from ..quic.endpoint import QuicServer, TransportSettings
 from ..settings import ListenerSettings
-from ..watches import Hangups
+from ..tcp.poll import Poll
 from ..wire.dialect import DIALECTS
 from .api import ApiServer, makeApi
 from .connectors import Connectors, Terms
@@ -69,7 +69,7 @@ def makeListener(
     )
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
-    listen = Descriptors(reactor, events, raiseLimit()).listen
+    listen = Descriptors(reactor, Poll(reactor), events, raiseLimit()).listen
     limits = Limits(parkSeconds=settings.parkSeconds)
     lobby = Lobby(reactor, listen, connectors, store, events, limits)
     ports = Ports(lobby, settings.allowPorts)
@@ -110,7 +110,6 @@ class ListenerService(Service):
     _threads: ThreadPool
     _apiServer: ApiServer
     _api: IListeningPort | None = attrs.field(default=None, init=False)
-    _hangups: Hangups | None = attrs.field(default=None, init=False)
 
     _log = Logger()
 
@@ -158,9 +157,8 @@ class ListenerService(Service):
         """
         if self._api is None:
             self.privilegedStartService()
-        self._hangups = Hangups(self._reactor)
         try:
-            self.ports.restore(self._hangups)
+            self.ports.restore()
         except ConfigurationError:
             self._closeSockets()
             raise
@@ -193,8 +191,6 @@ class ListenerService(Service):
         drain = self._settings.drainSeconds
         self.connectors.drain("the listener stops", drain)
         await self.ports.stop(drain)
-        if self._hangups is not None:
-            self._hangups.close()
         gone = self.connectors.closeAll("the listener stops")
         await self._quic.stop()  # begun before the sessions are gone: their connectors come back at once
         await gone
@@ -208,5 +204,3 @@ class ListenerService(Service):
         if self._api is not None:
             self._api.stopListening()
             self._api = None
-        if self._hangups is not None:
-            self._hangups.close()

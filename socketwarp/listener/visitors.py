@@ -6,20 +6,16 @@ a stream, then the bridge carries it. What goes wrong on the way ends it with a 
 """
 
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 
 import attrs
-from twisted.internet.address import IPv4Address as IPv4Tcp
-from twisted.internet.address import IPv6Address as IPv6Tcp
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime, ITransport
+from twisted.internet.interfaces import IReactorTime, ITransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..bridge import Bridge, Totals
 from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
-from ..interfaces import Address, ISession, IStream
-from ..watches import IHangups
+from ..interfaces import Address, ISession, IStream, ITcp
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
 from ..wire.proxy import formatProxyHeader
@@ -47,25 +43,17 @@ class Limits:
     answerSeconds: float = 60.0
 
 
-def plainAddress(address: IAddress | None) -> Address:
-    """A TCP address as `interfaces` wants it: an IPv4 visitor of a dual-stack socket is an IPv4 visitor."""
-    assert isinstance(address, IPv4Tcp | IPv6Tcp)
-    host = ip_address(address.host)
-    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
-    return str(mapped or host), address.port
-
-
 class _VisitorBridge(Bridge):
-    """A bridge whose TCP side has been accepted, though Twisted hasn't shown it yet."""
+    """A bridge whose TCP side has been accepted, though nobody has shown it yet."""
 
-    def __init__(self, clock: IReactorTime, idle: float | None, hangups: IHangups | None) -> None:
-        super().__init__(clock, idle, hangups)
-        self.arrived: Deferred[Address] = Deferred()
+    def __init__(self, clock: IReactorTime, idle: float | None) -> None:
+        super().__init__(clock, idle)
+        self.arrived: Deferred[ITcp] = Deferred()
 
     def makeConnection(self, transport: ITransport) -> None:
-        """The connection is there; `arrived` fires with the address that the visitor connected to."""
+        """The connection is there; `arrived` fires with it."""
         super().makeConnection(transport)
-        self.arrived.callback(plainAddress(transport.getHost()))
+        self.arrived.callback(ITcp(transport))
 
 
 @attrs.define(eq=False)
@@ -85,7 +73,6 @@ class Visitor:
     _connectors: Connectors
     _events: Events
     _limits: Limits
-    _hangups: IHangups | None = None
     _since: float = attrs.field(init=False)
     _coming: Deferred[None] | None = attrs.field(default=None, init=False)
     _connector: Connector | None = attrs.field(default=None, init=False)
@@ -97,7 +84,7 @@ class Visitor:
 
     def __attrs_post_init__(self) -> None:
         self._since = self._clock.seconds()
-        self.bridge = _VisitorBridge(self._clock, self.spec.limits.idleSeconds, self._hangups)
+        self.bridge = _VisitorBridge(self._clock, self.spec.limits.idleSeconds)
         self.ended = self.bridge.ended.addCallback(self._over)
 
     @property
@@ -115,15 +102,15 @@ class Visitor:
         if not self.bridge.ended.called:
             self._coming = self.bridge.arrived.addCallback(self._arrived).addErrback(self._failed)
 
-    def _arrived(self, local: Address) -> Deferred[None]:
-        return self._findConnector().addCallback(self._open, local)
+    def _arrived(self, tcp: ITcp) -> Deferred[None]:
+        return self._findConnector().addCallback(self._open, tcp)
 
     def _findConnector(self) -> Deferred[Connector]:
         seconds = self._limits.parkSeconds
         away = ConnectorAway(f"no connector of {self.spec.uid} came within {seconds:g} s")
         return self._connectors.whenConnected(self.spec.uid).addTimeout(seconds, self._clock, _inTime(away))
 
-    def _open(self, connector: Connector, local: Address) -> Deferred[None]:
+    def _open(self, connector: Connector, tcp: ITcp) -> Deferred[None]:
         self._connector = connector
         connector.visitors += 1
         session = connector.session
@@ -131,7 +118,7 @@ class Visitor:
         full = LimitReached(f"the connector of {self.spec.uid} took no further stream within {seconds:g} s")
         # Whatever is wrong with the wish shows before there is a stream to be ended.
         dialect = DIALECTS[session.protocol]
-        preamble = dialect.formatPreamble(self._preamble()) + self._proxyHeader(local)
+        preamble = dialect.formatPreamble(self._preamble()) + self._proxyHeader(tcp)
         opened = session.openStream().addTimeout(seconds, self._clock, _inTime(full))
         return opened.addCallback(self._join, session, dialect, preamble)
 
@@ -151,10 +138,10 @@ class Visitor:
     def _preamble(self) -> Preamble:
         return Preamble(self.connectionId, self.spec.dialHost, self.spec.targetPort, self.address, self.spec.port)
 
-    def _proxyHeader(self, local: Address) -> bytes:
+    def _proxyHeader(self, tcp: ITcp) -> bytes:
         """The first of the visitor's bytes, if its target wants to know where it comes from."""
         version = self.spec.options.proxyProtocol
-        return b"" if version is None else formatProxyHeader(version, self.address, local)
+        return b"" if version is None else formatProxyHeader(version, self.address, tcp.localAddress())
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value

@@ -1,22 +1,13 @@
 """What the connector's tests share: a reactor with a resolver, and TCP that goes nowhere until it is told to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import (
-    IAddress,
-    IConnector,
-    IHostnameResolver,
-    IHostResolution,
-    IProtocol,
-    IResolutionReceiver,
-)
-from twisted.internet.protocol import ClientFactory
-from twisted.internet.task import Clock
-from twisted.internet.tcp import Connection
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
+from socketwarp.interfaces import Address, ITcpProtocol
 from tests.fake_tcp import FakeReactor, FakeSocket, connect
 
 
@@ -59,41 +50,31 @@ class FakeResolver:
         receiver.resolutionComplete()
 
 
-@implementer(IConnector)
 class FakeDial:
-    """One ``connectTCP``, that waits for the test to say how it goes."""
+    """One dial, that waits for the test to say how it goes."""
 
-    def __init__(self, reactor: Clock, host: str, port: int, factory: ClientFactory, timeout: float) -> None:
-        self.place = (host, port)
+    def __init__(
+        self, reactor: FakeReactor, address: Address, timeout: float, made: Callable[[], ITcpProtocol]
+    ) -> None:
+        self.place = address
         self.timeout = timeout
         self.stopped = False
-        self._factory = factory
+        self.done: Deferred[None] = Deferred(self._stop)
+        self._made = made
         self._reactor = reactor
-        factory.doStart()
-        factory.startedConnecting(self)
 
     def succeeds(self) -> FakeSocket:
         """The target accepts; the result plays it."""
-        protocol = self._factory.buildProtocol(IPv4Address("TCP", *self.place))
-        assert isinstance(self._reactor, FakeReactor)
-        return connect(self._reactor, IProtocol(protocol))
+        remote = connect(self._reactor, self._made())
+        self.done.callback(None)
+        return remote
 
     def fails(self, error: Exception) -> None:
         """It doesn't."""
-        self._factory.clientConnectionFailed(self, Failure(error))
+        self.done.errback(error)
 
-    def stopConnecting(self) -> None:
+    def _stop(self, done: Deferred[None]) -> None:
         self.stopped = True
-        self.fails(RuntimeError("stopped"))
-
-    def disconnect(self) -> None:
-        raise NotImplementedError
-
-    def connect(self) -> None:
-        raise NotImplementedError
-
-    def getDestination(self) -> IAddress:
-        return IPv4Address("TCP", *self.place)
 
 
 class TargetReactor(FakeReactor):
@@ -105,10 +86,12 @@ class TargetReactor(FakeReactor):
         self.dials: list[FakeDial] = []
 
     def addReader(self, reader: object) -> None:
-        """The watch for hangups has no socket to play."""
-        if isinstance(reader, Connection):
-            super().addReader(reader)
+        """What watches the network has no socket to play."""
 
-    def connectTCP(self, host: str, port: int, factory: ClientFactory, timeout: float) -> IConnector:
-        self.dials.append(FakeDial(self, host, port, factory, timeout))
-        return self.dials[-1]
+    def removeReader(self, reader: object) -> None:
+        """As well."""
+
+    def dial(self, address: Address, timeout: float, made: Callable[[], ITcpProtocol]) -> Deferred[None]:
+        """As `socketwarp.tcp.dial.dial`."""
+        self.dials.append(FakeDial(self, address, timeout, made))
+        return self.dials[-1].done

@@ -1,12 +1,10 @@
 """The connector as a whole, with a carrier in memory."""
 
 import os
-from collections.abc import Callable
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from socketwarp.connector import service
@@ -14,7 +12,6 @@ from socketwarp.errors import Code, ConfigurationError, SessionLost
 from socketwarp.interfaces import Address, ICredentials, ISession, IStream
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.settings import ConnectorSettings, ListenerName
-from socketwarp.watches import IHangups
 from socketwarp.wire.messages import Goaway, Hello, Welcome
 from socketwarp.wire.preamble import Preamble, formatPreamble29
 from socketwarp.wire.streams import formatPreamble1
@@ -25,23 +22,6 @@ from tests.fakes import FakeSession, sessionPair, settle
 from tests.talker import Talker
 
 
-@implementer(IHangups)
-class NoHangups:
-    """Sockets that are played can't be watched."""
-
-    def __init__(self, reactor: object) -> None:
-        pass
-
-    def watch(self, fd: int, reset: Callable[[], None]) -> None:
-        """Nothing will happen."""
-
-    def forget(self, fd: int) -> None:
-        """As well."""
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
 class ConnectorTests(SynchronousTestCase):
     """Made of settings, run, stopped."""
 
@@ -50,7 +30,8 @@ class ConnectorTests(SynchronousTestCase):
         self.calls: list[tuple[Address, str, ICredentials, list[str], TransportSettings]] = []
         self.attempts: list[Deferred[ISession]] = []
         self.patch(service, "connect", self.connect)
-        self.patch(service, "Hangups", NoHangups)
+        self.patch(service, "Poll", lambda reactor: reactor)
+        self.patch(service, "dial", lambda poll, clock, *arguments: self.reactor.dial(*arguments))
         self.others: tuple[ListenerName, ...] = ()
         os.mkdir(directory := self.mktemp())
         self.paths = Authority().issue("uid-1").write(directory)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogEvent, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -53,7 +52,7 @@ class StreamTests(SynchronousTestCase):
 
     def serving(self, dialLimit: int = 10, rules: str = "", protocol: str = "hq-29") -> IncomingStreams:
         policy = Policy(parseTargetRules(rules) if rules else ())
-        streams = IncomingStreams(Targets(policy, self.reactor, 10.0), self.reactor, dialLimit)
+        streams = IncomingStreams(Targets(policy, self.reactor, self.reactor.dial, 10.0), self.reactor, dialLimit)
         self.listener, self.connector = sessionPair(self.reactor, protocol)
         streams.serve(self.connector)
         return streams
@@ -218,7 +217,8 @@ class Refusing(StreamTests):
         def fail(*arguments: object) -> None:
             raise ZeroDivisionError
 
-        self.patch(self.reactor, "connectTCP", fail)
+        self.patch(self.reactor, "dial", fail)
+        self.serving()
         _, receiver = self.open(self.preamble())
         self.refused(receiver, Code.INTERNAL)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -6,13 +6,15 @@ from typing import Any, TypeVar
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ClientFactory, Factory
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from socketwarp.bridge import Bridge, Totals
 from socketwarp.errors import PortUnavailable, SessionLost
-from socketwarp.watches import Hangups
+from socketwarp.tcp.dial import dial
+from socketwarp.tcp.poll import Poll
+from socketwarp.tcp.port import IUsher, Port, bind
 from socketwarp.wire.cutting import Immediate
 
 from ..fakes import HIGH_WATER, streamPair
@@ -47,13 +49,25 @@ def countPieces(remote: socket.socket) -> int:
     return len(received)
 
 
+@implementer(IUsher)
+class Everybody:
+    """Lets everybody in."""
+
+    def room(self, descriptor: int) -> int:
+        return 1
+
+    def exhausted(self, error: OSError) -> None:
+        raise error
+
+    def closed(self, port: Port) -> None: ...
+
+
 class Sockets(TestCase):
     """Base: a visitor that was accepted and a target that was dialled, joined by two bridges and a stream."""
 
     async def start(self) -> None:
-        hangups = Hangups(reactor)
-        self.addCleanup(hangups.close)
-        self.near, self.far = Bridge(reactor, hangups=hangups), Bridge(reactor, hangups=hangups)
+        self.poll = Poll(reactor)
+        self.near, self.far = Bridge(reactor), Bridge(reactor)
         self.stream, self.farStream = streamPair(reactor, WINDOW)
         self.visitor = await self.accepted(self.near)
         self.target = await self.dialled(self.far)
@@ -62,7 +76,7 @@ class Sockets(TestCase):
 
     async def accepted(self, bridge: Bridge) -> socket.socket:
         """The remote end of a connection that came to us."""
-        port = reactor.listenTCP(0, Factory.forProtocol(lambda: bridge), interface="127.0.0.1")
+        port = Port(self.poll, bind("127.0.0.1", 0), lambda address: bridge, Everybody())
         self.addCleanup(port.stopListening)
         return self.closing(await thread(socket.create_connection, ("127.0.0.1", port.getHost().port), PATIENCE))
 
@@ -70,7 +84,7 @@ class Sockets(TestCase):
         """The remote end of a connection that we made."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(PATIENCE)
-            reactor.connectTCP(*server.getsockname(), ClientFactory.forProtocol(lambda: bridge))
+            await dial(self.poll, reactor, server.getsockname(), PATIENCE, lambda: bridge)
             remote, _ = await thread(server.accept)
         remote.settimeout(PATIENCE)
         return self.closing(remote)
@@ -183,6 +197,7 @@ class EndingsOnSocketsTests(Sockets):
     async def test_whatTheOriginalSentBeforeItEndedBothDirectionsArrivesWithFin(self) -> None:
         await self.start()
         self.far.abort = lambda error: None  # type: ignore[method-assign]  # its side is played by hand
+        self.addCleanup(self.far._tcp.abortConnection)  # type: ignore[union-attr]  # it is there
         self.farStream.write(PIECE)
         self.farStream.loseWriteConnection()
         self.farStream.stopReading(0)
@@ -213,8 +228,7 @@ class BulkOnSocketsTests(Sockets):
 
         def measured() -> None:
             carry()
-            tcp = self.far._tcp
-            held.append(self.stream.buffered + self.farStream.waiting + tcp._tempDataLen + len(tcp.dataBuffer))  # type: ignore[union-attr]  # Twisted's own buffers
+            held.append(self.stream.buffered + self.farStream.waiting + self.far._tcp._queued)  # type: ignore[union-attr]  # the transport's
 
         self.stream.deliver = measured  # type: ignore[method-assign]  # to look at every turn
         while self.stream.buffered <= HIGH_WATER:

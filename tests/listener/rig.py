@@ -5,9 +5,9 @@ from typing import Any
 
 import attrs
 from cryptography import x509
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -21,6 +21,8 @@ from socketwarp.listener.recheck import RecheckPolicy
 from socketwarp.listener.store import IPortStore, Kept
 from socketwarp.listener.visitors import Limits
 from socketwarp.listener.wishes import PortSpec
+from socketwarp.tcp.port import Accept
+from socketwarp.tcp.transport import plainAddress
 from socketwarp.wire.preamble import HEADER_SIZE, Preamble, parsePreamble29
 from tests.fake_tcp import FakeReactor, FakeSocket, connect
 from tests.fakes import FakeSession, FakeStream, leafCertificate, sessionPair, settle
@@ -134,11 +136,11 @@ class MemoryStore:
 
 @implementer(IListeningPort)
 class FakeListening:
-    """A listening socket: `factory` gets what comes."""
+    """A listening socket: `accept` is asked for the protocols of what comes."""
 
-    def __init__(self, sockets: "Sockets", factory: IProtocolFactory, address: str, port: int) -> None:
+    def __init__(self, sockets: "Sockets", accept: Accept, address: str, port: int) -> None:
         self.sockets = sockets
-        self.factory = factory
+        self.accept = accept
         self.address = address
         self.port = port
 
@@ -178,10 +180,10 @@ class Sockets:
     slow: bool = False
     closing: list[Deferred[None]] = attrs.field(factory=list)
 
-    def listen(self, factory: IProtocolFactory, address: str, port: int) -> IListeningPort:
+    def listen(self, accept: Accept, address: str, port: int) -> IListeningPort:
         if port in self.taken or port in self.bound or address in self.foreign:
             raise PortUnavailable(f"port {port} can't be opened on {address}: in use")
-        self.bound[port] = FakeListening(self, factory, address, port)
+        self.bound[port] = FakeListening(self, accept, address, port)
         return self.bound[port]
 
     def finish(self) -> None:
@@ -229,11 +231,7 @@ class Rig:
 
     def visit(self, port: int, host: str = "198.51.100.7") -> FakeSocket:
         """A visitor connects."""
-        factory = self.sockets.bound[port].factory
-        family = IPv6Address if ":" in host else IPv4Address
-        protocol = factory.buildProtocol(family("TCP", host, 50000))
-        assert protocol is not None
-        return connect(self.reactor, protocol)
+        return connect(self.reactor, self.sockets.bound[port].accept(plainAddress((host, 50000))))
 
     def told(self, name: str) -> list[dict[str, object]]:
         """The fields of the events of that name."""

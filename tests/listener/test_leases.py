@@ -136,10 +136,10 @@ class NumberTests(LeaseTestCase):
 
     def test_afterTheLastVisitorNobodyComesAndThePortClosesWhenAllHaveGone(self) -> None:
         self.opened(total=2)
-        factory = self.rig.sockets.bound[18080].factory
+        accept = self.rig.sockets.bound[18080].accept
         first, second = self.visit(), self.visit()
         self.assertEqual(({}, [], []), (self.rig.sockets.bound, self.rig.store.wishes, self.rig.ports.specs()))
-        self.rig.sockets.bound[18080] = self.rig.sockets.listen(factory, "0.0.0.0", 18080)  # type: ignore[assignment]  # accepted in the same turn
+        self.rig.sockets.bound[18080] = self.rig.sockets.listen(accept, "0.0.0.0", 18080)  # type: ignore[assignment]  # accepted in the same turn
         self.assertTrue(self.visit().sawReset)
         self.assertEqual("limit", self.lastRefusal())
         self.rig.reactor.advance(10_000)

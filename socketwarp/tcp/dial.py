@@ -1,0 +1,90 @@
+"""Dialling: one TCP connection to one address."""
+
+import os
+import socket
+from collections.abc import Callable
+from errno import EINPROGRESS, ETIMEDOUT
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..interfaces import Address, ITcpProtocol
+from .poll import WRITABLE, IPoll, ISocketEvents
+from .transport import TcpTransport
+
+
+def dial(
+    poll: IPoll, clock: IReactorTime, address: Address, timeout: float, connected: Callable[[], ITcpProtocol]
+) -> Deferred[None]:
+    """
+    Connect to an IPv4 or IPv6 address.
+
+    :param timeout: seconds.
+    :param connected: makes the protocol, once the connection is made.
+    :return: fires when the connection is made, and its protocol has it. Fails with an `OSError` of the type that says
+        what happened (`ConnectionRefusedError`, `TimeoutError`…). Cancelling gives up.
+    """
+    try:
+        connection = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        return fail(error)
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    attempt = _Attempt(poll, clock, connection, timeout, connected)
+    attempt.begin(address)
+    return attempt.done
+
+
+@implementer(ISocketEvents)
+class _Attempt:
+    """A connection that is being made."""
+
+    def __init__(
+        self,
+        poll: IPoll,
+        clock: IReactorTime,
+        connection: socket.socket,
+        timeout: float,
+        connected: Callable[[], ITcpProtocol],
+    ) -> None:
+        self.done: Deferred[None] = Deferred(lambda _: self._close())
+        self._poll = poll
+        self._socket = connection
+        self._connected = connected
+        self._timer = clock.callLater(timeout, self._fail, ETIMEDOUT)
+
+    def begin(self, address: Address) -> None:
+        """Connect; the kernel says later, or at once, how it went."""
+        self._poll.watch(self._socket.fileno(), self, WRITABLE)
+        error = self._socket.connect_ex(address)
+        if error not in (0, EINPROGRESS):
+            self._fail(error)
+
+    def ready(self, events: int) -> None:
+        """See `ISocketEvents`: connected, or not."""
+        if self.done.called:
+            return
+        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._fail(error)
+            return
+        TcpTransport(self._poll, self._socket, self._connected())
+        self._timer.cancel()
+        self.done.callback(None)
+
+    def failed(self, reason: Failure) -> None:
+        """See `ISocketEvents`: no protocol was made."""
+        self._close()
+        self.done.errback(reason)
+
+    def _fail(self, error: int) -> None:
+        self._close()
+        self.done.errback(OSError(error, os.strerror(error)))
+
+    def _close(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        self._poll.forget(self._socket.fileno())
+        self._socket.close()

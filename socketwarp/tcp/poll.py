@@ -1,0 +1,95 @@
+"""
+The sockets' own epoll set, which the reactor watches as one descriptor.
+
+Two things come of that. The kernel tells an epoll set of errors whatever else it was asked for, so a reset is heard of
+even while a connection isn't read; a reactor forgets descriptors that neither read nor write. And an event costs a
+method call, not a reactor's bookkeeping: 3 µs less, as measured.
+"""
+
+import select
+
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+#: Events taken at a time, so that thousands of busy sockets leave room for what else the reactor watches.
+EVENTS_LIMIT = 128
+
+READABLE = select.EPOLLIN
+WRITABLE = select.EPOLLOUT
+#: Come unasked: epoll_ctl(2).
+BROKEN = select.EPOLLERR
+ENDED = select.EPOLLHUP
+#: Neither to read nor to write, but to hear of `BROKEN`; edge-triggered, since `ENDED` would come without end.
+QUIET = select.EPOLLET
+
+
+class ISocketEvents(Interface):
+    """What has a socket in an `IPoll`."""
+
+    def ready(events: int) -> None:  # noqa: N805 - zope interfaces have no self
+        """Something has happened. May come once more after the socket was forgotten."""
+
+    def failed(reason: Failure) -> None:  # noqa: N805 - see above
+        """`ready` has raised something unforeseen, which has been logged."""
+
+
+class IPoll(Interface):
+    """Waits for what happens to sockets."""
+
+    def watch(fd: int, owner: ISocketEvents, events: int) -> None:  # noqa: N805 - see above
+        """From now on tell `owner` when one of `events` happens, and no other owner."""
+
+    def forget(fd: int) -> None:  # noqa: N805 - see above
+        """Watch it no more. Call it before the socket is closed."""
+
+
+@implementer(IPoll, IReadDescriptor)
+class Poll:
+    """`IPoll` by epoll; it is in the reactor as long as there are sockets in it."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorFDSet) -> None:
+        self._reactor = reactor
+        self._epoll = select.epoll()
+        self._owners: dict[int, ISocketEvents] = {}
+
+    def watch(self, fd: int, owner: ISocketEvents, events: int) -> None:
+        """See `IPoll`."""
+        if fd in self._owners:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+            if not self._owners:
+                self._reactor.addReader(self)
+        self._owners[fd] = owner
+
+    def forget(self, fd: int) -> None:
+        """See `IPoll`."""
+        del self._owners[fd]
+        self._epoll.unregister(fd)
+        if not self._owners:
+            self._reactor.removeReader(self)
+
+    def doRead(self) -> None:
+        """Tell the owners, as they are now: what one does may close another, and give its number to a third."""
+        happened = [(self._owners[fd], events) for fd, events in self._epoll.poll(0, EVENTS_LIMIT)]
+        for owner, events in happened:
+            try:
+                owner.ready(events)
+            except Exception:
+                self._log.failure("a socket's event failed")
+                owner.failed(Failure())
+
+    def fileno(self) -> int:
+        """The epoll set."""
+        return self._epoll.fileno()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops."""
+
+    def logPrefix(self) -> str:
+        """For Twisted's log of what a descriptor raises."""
+        return "sockets"

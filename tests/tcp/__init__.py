@@ -1,0 +1,1 @@
+"""Tests of `socketwarp.tcp`: sockets on loopback, polled by the test; nothing waits."""

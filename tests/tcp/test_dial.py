@@ -1,0 +1,106 @@
+"""Dialling. The sockets are real; the time and the polling are the test's."""
+
+import errno
+import resource
+import socket
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.tcp.dial import dial
+from socketwarp.tcp.poll import WRITABLE
+
+from .fakes import Recorder, makePoll
+
+
+class DialTests(SynchronousTestCase):
+    """One address."""
+
+    def setUp(self) -> None:
+        self.poll, self.reactor = makePoll()
+        self.clock = Clock()
+        self.protocols: list[Recorder] = []
+
+    def made(self) -> Recorder:
+        self.protocols.append(Recorder())
+        return self.protocols[-1]
+
+    def dial(self, host: str, port: int) -> Deferred[None]:
+        return dial(self.poll, self.clock, (host, port), 5.0, self.made)
+
+    def server(self, family: socket.AddressFamily, host: str) -> socket.socket:
+        server = socket.create_server((host, 0), family=family)
+        self.addCleanup(server.close)
+        return server
+
+    def nothingIsLeft(self) -> None:
+        self.assertEqual(([], []), (self.clock.getDelayedCalls(), self.reactor.readers))
+
+    def test_aConnectionIsMadeAndItsProtocolHasIt(self) -> None:
+        for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            server = self.server(family, host)
+            done = self.dial(*server.getsockname()[:2])
+            self.assertNoResult(done)
+            self.poll.doRead()
+            self.successResultOf(done)
+            remote, _ = server.accept()
+            self.addCleanup(remote.close)
+            remote.sendall(b"hello")
+            self.poll.doRead()
+            protocol = self.protocols[-1]
+            self.assertEqual(b"hello", protocol.received)
+            connection = protocol.tcp._socket  # type: ignore[attr-defined]  # the transport's
+            self.assertTrue(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            protocol.tcp.abortConnection()
+            self.nothingIsLeft()
+
+    def test_aRefusalIsOne(self) -> None:
+        server = self.server(socket.AF_INET, "127.0.0.1")
+        place = server.getsockname()
+        server.close()
+        done = self.dial(*place)
+        self.poll.doRead()
+        self.failureResultOf(done, ConnectionRefusedError)
+        self.nothingIsLeft()
+
+    def test_anAddressThatCanNotBeReachedFailsAtOnce(self) -> None:
+        error = self.failureResultOf(self.dial("255.255.255.255", 80), OSError).value
+        self.assertIn(error.errno, (errno.ENETUNREACH, errno.EACCES, errno.EPERM))
+        self.nothingIsLeft()
+
+    def silent(self) -> Deferred[None]:
+        """A dial that isn't answered, because nobody polls."""
+        return self.dial(*self.server(socket.AF_INET, "127.0.0.1").getsockname())
+
+    def test_anAddressThatDoesNotAnswerIsGivenUpInTime(self) -> None:
+        done = self.silent()
+        self.clock.advance(4.9)
+        self.assertNoResult(done)
+        self.clock.advance(0.1)
+        self.failureResultOf(done, TimeoutError)
+        self.nothingIsLeft()
+
+    def test_cancellingLeavesNothing(self) -> None:
+        done = self.silent()
+        [attempt] = self.poll._owners.values()
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
+        self.nothingIsLeft()
+        attempt.ready(WRITABLE)
+        self.assertEqual([], self.protocols)
+
+    def test_aProtocolThatCanNotBeMadeFailsTheDial(self) -> None:
+        done = dial(self.poll, self.clock, self.server(socket.AF_INET, "127.0.0.1").getsockname(), 5.0, lambda: 1 // 0)  # type: ignore[arg-type, return-value]  # to fail
+        self.poll.doRead()
+        self.failureResultOf(done, ZeroDivisionError)
+        self.nothingIsLeft()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_withoutDescriptorsTheDialFails(self) -> None:
+        place = self.server(socket.AF_INET, "127.0.0.1").getsockname()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        error = self.failureResultOf(self.dial(*place), OSError).value
+        self.assertEqual(errno.EMFILE, error.errno)
