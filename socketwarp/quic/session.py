@@ -37,6 +37,12 @@ MAX_REASON = 500
 #: PING is sent when nothing was heard for this share of the idle time-out, or for the keep-alive time of the settings.
 KEEP_ALIVE_SHARE = 1 / 3
 
+#: Seconds by which a call may come early: less than this remains by rounding, and is no reason for another call.
+CLOCK_ERROR = 0.001
+
+#: Seconds between looks at the clock while the socket is full: what is due then can't be sent.
+BLOCKED_DELAY = 0.05
+
 
 class Sender(Protocol):
     """The UDP port that a session sends through."""
@@ -267,7 +273,7 @@ class Session:
     def _send(self) -> list[Transmission]:
         """One round of sending; what was sent."""
         if self._sender.isBlocked:
-            self._mayContinue = True
+            self._mayContinue = False  # the port calls `turn` when it takes more
             return []
         transmissions = self._engine.transmit(self._clock.seconds())
         self._mayContinue = bool(transmissions)
@@ -299,7 +305,7 @@ class Session:
         if when is None:
             self._timerCall = self._cancel(self._timerCall)
             return
-        delay = max(0.0, when - self._clock.seconds())
+        delay = max(BLOCKED_DELAY if self._sender.isBlocked else 0.0, when - self._clock.seconds())
         if self._timerCall is not None and self._timerCall.active():
             self._timerCall.reset(delay)
         else:
@@ -312,9 +318,9 @@ class Session:
 
     def _ping(self) -> None:
         """Nothing was heard for the keep-alive time, or it was and this is put off."""
-        silent = self._clock.seconds() - self._lastHeard
-        if silent < self._keepAlive:
-            self._aliveCall = self._clock.callLater(self._keepAlive - silent, self._ping)
+        remaining = self._lastHeard + self._keepAlive - self._clock.seconds()
+        if remaining > CLOCK_ERROR:
+            self._aliveCall = self._clock.callLater(remaining, self._ping)
             return
         self._aliveCall = self._clock.callLater(self._keepAlive, self._ping)
         self._engine.send_ping(0)
