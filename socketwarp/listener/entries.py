@@ -11,12 +11,14 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTi
 from twisted.python.failure import Failure
 
 from ..bridge import Bridge
-from ..errors import LimitReached, SocketwarpError, SourceDenied
+from ..errors import LimitReached, PortDenied, SocketwarpError, SourceDenied
 from ..interfaces import Address
 from ..tcp.port import Accept
 from .connectors import Connectors
 from .events import Events
+from .policy import ANYTHING, Policy, RateRule
 from .store import IPortStore
+from .throttle import Bucket
 from .visitors import Limits, Visitor
 from .wishes import PortSpec
 
@@ -30,6 +32,7 @@ class Lobby:
     What all ports of a listener share.
 
     :ivar count: visitors who are here.
+    :ivar policy: the operator's rules, as they are now.
     """
 
     clock: IReactorTime
@@ -39,6 +42,7 @@ class Lobby:
     events: Events
     limits: Limits
     count: int = 0
+    policy: Policy = ANYTHING
 
 
 @attrs.define(eq=False)
@@ -70,6 +74,7 @@ class Entry:
     _ended: int = attrs.field(default=0, init=False)
     _end: IDelayedCall | None = attrs.field(default=None, init=False)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
+    _paced: tuple[RateRule, Bucket] | None = attrs.field(default=None, init=False)
 
     @property
     def isBound(self) -> bool:
@@ -149,7 +154,9 @@ class Entry:
     def _accept(self, address: Address) -> Bridge:
         lobby = self._lobby
         name = f"{self.number}-{next(self._numbers)}"  # unique in the life of the process
-        visitor = Visitor(name, address, self.spec, lobby.clock, lobby.connectors, lobby.events, lobby.limits)
+        visitor = Visitor(
+            name, address, self.spec, lobby.clock, lobby.connectors, lobby.events, lobby.limits, lobby.policy
+        )
         refusal = self._refusal(address)
         self.visitors.add(visitor)
         lobby.count += 1
@@ -173,7 +180,24 @@ class Entry:
             return LimitReached(f"port {port} has {here} visitors, and that is every port's limit")
         if self._lobby.count >= self._lobby.limits.total:
             return LimitReached(f"{self._lobby.count} visitors are here, and that is the limit")
-        return None
+        return self._refusalByPolicy(address[0])
+
+    def _refusalByPolicy(self, host: str) -> SocketwarpError | None:
+        """Rules may have changed since the port was opened, so they are asked for each visitor."""
+        port, policy = self.spec.port, self._lobby.policy
+        try:
+            policy.checkPort(self.spec, None)
+            policy.checkVisitor(port, host)
+        except (PortDenied, SourceDenied) as error:
+            return error
+        rule = policy.pace(port)
+        if rule is None:
+            return None
+        if self._paced is None or self._paced[0] != rule:
+            self._paced = rule, Bucket(rule.connections_per_second, rule.atOnce)
+        if self._paced[1].take(self._lobby.clock.seconds()):
+            return None
+        return LimitReached(f"port {port} is for {rule.connections_per_second:g} connections a second, says the policy")
 
     def _letIn(self, visitor: Visitor) -> None:
         total = self.spec.limits.total

@@ -73,6 +73,11 @@ class Ports:
         """Whether the settings allow a port to be opened."""
         return not self.allowed or any(port in each for each in self.allowed)
 
+    def _checkPolicy(self, spec: PortSpec) -> None:
+        """:raises errors.PortDenied: the operator's rules don't allow the port, as far as its connector is known."""
+        here = [connector.identity.attributes for connector in self._lobby.connectors if connector.uid == spec.uid]
+        self._lobby.policy.checkPort(spec, here[0] if here else None)
+
     def restore(self) -> None:
         """
         Take the stored wishes up again; those whose lease has ended meanwhile are closed instead.
@@ -104,6 +109,7 @@ class Ports:
         """
         if self._stopping:
             raise PortClosed("the listener stops and opens no more ports")
+        self._checkPolicy(spec)
         if spec.port and not self.mayOpen(spec.port):
             raise PortDenied(f"port {spec.port} is not one that SWL_ALLOW_PORTS allows")
         there = self._entries.get(spec.port)
@@ -259,6 +265,7 @@ class Ports:
         return iter(random.sample(sorted(ports), min(len(ports), FREE_TRIES)))
 
     def _bind(self, entry: Entry) -> None:
+        self._checkPolicy(entry.spec)
         if not self.mayOpen(entry.spec.port):
             raise PortDenied(f"port {entry.spec.port} is not one that SWL_ALLOW_PORTS allows")
         entry.bind()

@@ -8,6 +8,7 @@ only module of this package that knows which carrier is in use.
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,7 +16,7 @@ from twisted.application.service import IService, Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -34,6 +35,7 @@ from .connectors import Connectors, Terms
 from .descriptors import Descriptors, raiseLimit
 from .entries import Lobby
 from .events import Events, showAddress
+from .policy import Policy, loadPolicy
 from .ports import Ports
 from .recheck import RecheckPolicy
 from .store import IPortStore, SqlitePortStore
@@ -73,9 +75,22 @@ def makeListener(
     limits = Limits(parkSeconds=settings.parkSeconds)
     lobby = Lobby(reactor, listen, connectors, store, events, limits)
     ports = Ports(lobby, settings.allowPorts)
+    if settings.policyPath is not None:
+        files.append(_watchPolicy(settings.policyPath, lobby, reactor, settings.pollSeconds))
     server, apiFiles = makeApi(settings, reactor, connectors, ports, events)
     files = [credentials, *files, *apiFiles]
     return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server)
+
+
+def _watchPolicy(path: Path, lobby: Lobby, reactor: IReactorTime, interval: float) -> FileWatch[Policy]:
+    """Have the rules of a file in force, and those that it is changed to."""
+
+    def enforce(policy: Policy) -> None:
+        lobby.policy = policy
+
+    watch = FileWatch(reactor, [path], partial(loadPolicy, path), enforce, interval)
+    enforce(watch.current)
+    return watch
 
 
 def _transport(settings: ListenerSettings) -> TransportSettings:

@@ -21,6 +21,7 @@ from ..wire.preamble import Preamble
 from ..wire.proxy import formatProxyHeader
 from .connectors import Connectors
 from .events import Events, Field, showAddress
+from .policy import ANYTHING, Policy
 from .roster import Connector
 from .wishes import PortSpec
 
@@ -73,6 +74,7 @@ class Visitor:
     _connectors: Connectors
     _events: Events
     _limits: Limits
+    _policy: Policy = ANYTHING
     _since: float = attrs.field(init=False)
     _coming: Deferred[None] | None = attrs.field(default=None, init=False)
     _connector: Connector | None = attrs.field(default=None, init=False)
@@ -111,6 +113,7 @@ class Visitor:
         return self._connectors.whenConnected(self.spec.uid).addTimeout(seconds, self._clock, _inTime(away))
 
     def _open(self, connector: Connector, tcp: ITcp) -> Deferred[None]:
+        self._policy.checkPort(self.spec, connector.identity.attributes)
         self._connector = connector
         connector.visitors += 1
         session = connector.session

@@ -208,8 +208,8 @@ class Rig:
 
     def makePorts(self, **settings: Any) -> Ports:  # Any: attributes of Ports
         """Ports on this host; called again, a listener that starts anew."""
-        lobby = Lobby(self.reactor, self.sockets.listen, self.connectors, self.store, self.events, self.limits)
-        return Ports(lobby, **settings)
+        self.lobby = Lobby(self.reactor, self.sockets.listen, self.connectors, self.store, self.events, self.limits)
+        return Ports(self.lobby, **settings)
 
     def settle(self) -> None:
         """Let everything happen that needs no time."""

@@ -230,9 +230,10 @@ class TokenFileTests(SynchronousTestCase):
             return "[[token]]\n" + "\n".join(f"{name} = {value}" for name, value in held.items()) + "\n"
 
         for text, words in (
-            ("", "[[token]]"),
-            ("token = 1", "[[token]]"),
-            ("token = [1]", "token 1"),
+            ("", "a required field is missing @ $.token"),
+            ("token = 1", "a list"),
+            ("token = [1]", "$.token[0]"),
+            ("colour = 1", "colour"),
             ("[[token]", "Expected"),
             (written(name=None), "name"),
             (written(name='""'), "name"),

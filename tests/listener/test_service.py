@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.errors import AddressUnavailable, CertificateRejected, Code, ConfigurationError
+from socketwarp.errors import AddressUnavailable, CertificateRejected, Code, ConfigurationError, PortDenied
 from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address
@@ -228,6 +228,16 @@ class MakeListenerTests(SynchronousTestCase):
         error = self.assertRaises(CertificateRejected, credentials.checkPeer, revoked.chain, "client", None)
         self.assertEqual(44, error.alert)
         credentials.checkPeer(authority.issue("uid-2").chain, "client", None)
+
+    def test_thePolicyIsTheOneOfItsFile(self) -> None:
+        path = self.directory / "policy.toml"
+        path.write_text("[[port]]\nuids = ['a']")
+        service = self.make(policyPath=path)
+        spec = PortSpec(18080, "b", "x", 80)
+        self.assertRaises(PortDenied, service.ports.check, spec)
+        path.write_text("[[port]]\nuids = ['a', 'b']")
+        service.reload()
+        service.ports.check(spec)
 
     def test_aMissingFileIsAnErrorOfTheConfiguration(self) -> None:
         error = self.assertRaises(ConfigurationError, self.make, certPath=self.directory / "none.crt")

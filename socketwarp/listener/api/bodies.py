@@ -89,7 +89,8 @@ def _network(value: object, _: object) -> Source:
 def _list(value: object, kind: Any) -> tuple[object, ...]:  # Any: a tuple's type
     if not isinstance(value, list):
         raise ValueError("a list is needed")
-    return tuple(converter.structure(each, get_args(kind)[0]) for each in value)
+    held: list[object] = converter.structure(value, list[get_args(kind)[0]])  # type: ignore[arg-type, misc]  # made as it runs
+    return tuple(held)
 
 
 def _isLiteral(kind: Any) -> bool:  # Any: a type, or a form of typing's

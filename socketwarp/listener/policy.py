@@ -1,0 +1,162 @@
+"""
+Rules of the operator, beyond what a single port's limits say. Pure: decides, and says which rule decided.
+
+A file in TOML with three kinds of rules. Of each kind, nothing is allowed that no rule names, once there is one;
+without any, everything is. Whatever a rule leaves out it means all of.
+
+- ``[[port]]``: which ``uids`` (patterns), or connectors of which the verifier knows these ``attributes``, may have
+  which ``ports`` on which addresses (``bind``).
+- ``[[visitor]]``: from which ``sources`` (networks) visitors may come to which ``ports``.
+- ``[[rate]]``: ``connections_per_second``, and ``burst`` at once, to each of these ``ports``. The first that fits
+  counts; ports that none fits have no limit.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ..errors import PortDenied, SourceDenied
+from ..settings import PortRange
+from .tomlfiles import Network, loadToml, parseToml
+from .wishes import PortSpec
+
+
+@attrs.frozen
+class PortRule:
+    """A ``[[port]]`` rule."""
+
+    uids: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = attrs.field(factory=dict)  # Any: JSON of the verifier's making
+    ports: tuple[PortRange, ...] = ()
+    bind: tuple[str, ...] = ()
+
+    def fits(self, spec: PortSpec, known: Mapping[str, Any] | None) -> bool:  # Any: as above
+        """
+        Whether it allows a port.
+
+        :param known: what the verifier said of the connector; `None` while it is away: then it isn't asked for.
+        """
+        return (
+            (not self.uids or any(fnmatchcase(spec.uid, each) for each in self.uids))
+            and _among(spec.port, self.ports)
+            and (not self.bind or spec.bindAddress in self.bind)
+            and (known is None or all(name in known and known[name] == each for name, each in self.attributes.items()))
+        )
+
+
+@attrs.frozen
+class VisitorRule:
+    """A ``[[visitor]]`` rule."""
+
+    ports: tuple[PortRange, ...] = ()
+    sources: tuple[Network, ...] = ()
+
+    def fits(self, port: int, host: str) -> bool:
+        """Whether it lets a visitor in."""
+        address = ip_address(host)
+        return _among(port, self.ports) and (not self.sources or any(address in each for each in self.sources))
+
+
+@attrs.frozen
+class RateRule:
+    """A ``[[rate]]`` rule. Without ``burst``, as many may come at once as in a second, and one at least."""
+
+    connections_per_second: float
+    burst: float | None = None
+    ports: tuple[PortRange, ...] = ()
+
+    @property
+    def atOnce(self) -> float:
+        """How many may come at once."""
+        return max(1.0, self.connections_per_second if self.burst is None else self.burst)
+
+
+def _among(port: int, ranges: Sequence[PortRange]) -> bool:
+    """Port 0 is any free one, which is asked about again when it is known."""
+    return not ranges or port == 0 or any(port in each for each in ranges)
+
+
+@attrs.frozen
+class Decision:
+    """
+    What the rules of one kind say.
+
+    :ivar rule: which rule decided, for people.
+    """
+
+    allowed: bool
+    rule: str
+
+
+@attrs.frozen
+class Policy:
+    """All rules; without any, everything is allowed."""
+
+    port: tuple[PortRule, ...] = ()
+    visitor: tuple[VisitorRule, ...] = ()
+    rate: tuple[RateRule, ...] = ()
+
+    def decidePort(self, spec: PortSpec, known: Mapping[str, Any] | None) -> Decision:  # Any: see PortRule
+        """Whether a port may be open; see `PortRule.fits`."""
+        return _decide("port", [rule.fits(spec, known) for rule in self.port])
+
+    def decideVisitor(self, port: int, host: str) -> Decision:
+        """Whether a visitor may come in."""
+        return _decide("visitor", [rule.fits(port, host) for rule in self.visitor])
+
+    def checkPort(self, spec: PortSpec, known: Mapping[str, Any] | None) -> None:  # Any: see PortRule
+        """:raises errors.PortDenied: when `decidePort` says no."""
+        decision = self.decidePort(spec, known)
+        if not decision.allowed:
+            raise PortDenied(f"port {spec.port} on {spec.bindAddress} isn't for {spec.uid}: {decision.rule}")
+
+    def checkVisitor(self, port: int, host: str) -> None:
+        """:raises errors.SourceDenied: when `decideVisitor` says no."""
+        decision = self.decideVisitor(port, host)
+        if not decision.allowed:
+            raise SourceDenied(f"port {port} is not for visitors from {host}: {decision.rule}")
+
+    def pace(self, port: int) -> RateRule | None:
+        """How often visitors may come to a port; `None`: as often as they like."""
+        return next((rule for rule in self.rate if _among(port, rule.ports)), None)
+
+
+def _decide(kind: str, fits: list[bool]) -> Decision:
+    if not fits:
+        return Decision(True, f"there are no [[{kind}]] rules")
+    if True in fits:
+        return Decision(True, f"[[{kind}]] rule {fits.index(True) + 1} of SWL_POLICY_PATH allows it")
+    return Decision(False, f"no [[{kind}]] rule of SWL_POLICY_PATH allows it")
+
+
+def loadPolicy(path: Path) -> Policy:
+    """
+    Read the file.
+
+    :raises errors.ConfigurationError: naming what is wrong with it.
+    """
+    return loadToml("SWL_POLICY_PATH", path, parsePolicy)
+
+
+def parsePolicy(text: str) -> Policy:
+    """
+    Read what such a file holds.
+
+    :raises ValueError: when it isn't that, in words.
+    """
+    policy = parseToml(text, Policy)
+    for number, rule in enumerate(policy.port, 1):
+        for address in rule.bind:
+            try:
+                ip_address(address)
+            except ValueError as error:
+                raise ValueError(f"[[port]] rule {number}: {error}") from None
+    return policy
+
+
+#: Without rules.
+ANYTHING = Policy()
