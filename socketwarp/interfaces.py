@@ -192,6 +192,7 @@ class SessionStatistics:
     :ivar packetsLost: packets declared lost so far.
     :ivar pathMtu: the largest UDP payload in use on the path.
     :ivar streams: streams that aren't over.
+    :ivar buffered: stream bytes held: not yet sent, not yet acknowledged, not yet delivered.
     """
 
     bytesIn: int = 0
@@ -200,6 +201,7 @@ class SessionStatistics:
     packetsLost: int = 0
     pathMtu: int = 0
     streams: int = 0
+    buffered: int = 0
 
 
 class ISession(Interface):
@@ -235,6 +237,12 @@ class ISession(Interface):
         """
         Fires, never fails, once the session is gone and its timers with it. Each call gives a Deferred of
         its own.
+        """
+
+    def saveMemory(isShort: bool) -> None:
+        """
+        Memory is short, or no more: while it is, streams pause their producers as soon as anything waits to be sent,
+        and windows don't grow. A stream with nothing waiting can always move.
         """
 
     def statistics() -> SessionStatistics:

@@ -285,6 +285,7 @@ class FakeSession:
     :ivar streams: those that are not over, by number.
     :ivar streamLimit: how many streams this end may open at a time; `grant` raises it.
     :ivar closedWith: code and reason given to `close`; `None` before.
+    :ivar buffered: what `statistics` says; ``isMemoryShort``: what `saveMemory` was told.
     """
 
     other: "FakeSession"
@@ -299,6 +300,8 @@ class FakeSession:
         self.streams: dict[int, FakeStream] = {}
         self.streamLimit = 100
         self.closedWith: tuple[int, str] | None = None
+        self.buffered = 0
+        self.isMemoryShort = False
         self._clock = clock
         self._window = window
         self._nextId = 0
@@ -341,8 +344,11 @@ class FakeSession:
         self._closed.append(closed)
         return closed
 
+    def saveMemory(self, isShort: bool) -> None:
+        self.isMemoryShort = isShort
+
     def statistics(self) -> SessionStatistics:
-        return SessionStatistics(streams=len(self.streams))
+        return SessionStatistics(streams=len(self.streams), buffered=self.buffered)
 
     # for tests
 

@@ -170,7 +170,12 @@ class Session:
             recovery.lostPackets,
             self._engine.datagramSize,
             len(streams.states),
+            streams.buffered,
         )
+
+    def saveMemory(self, isShort: bool) -> None:
+        """See `ISession`."""
+        self.streams.isMemoryShort = isShort
 
     # From the endpoint
 

@@ -63,7 +63,8 @@ class Stream:
         for piece in pieces:
             sending.write(piece)
         self._queue()
-        if sending.unsentBytes >= HIGH_WATERMARK and self._producer is not None and not self._isProducerPaused:
+        high = 1 if self._session.streams.isMemoryShort else HIGH_WATERMARK
+        if sending.unsentBytes >= high and self._producer is not None and not self._isProducerPaused:
             self._isProducerPaused = True
             self._producer.pauseProducing()
 
@@ -163,9 +164,13 @@ class Stream:
         if self._isReadEnded and not self._state.sending.isWritable:
             self._finish()
 
+    @property
+    def _lowWatermark(self) -> int:
+        return 0 if self._session.streams.isMemoryShort else LOW_WATERMARK
+
     def drained(self) -> None:
         """Bytes were sent: resume the producer when few are left."""
-        if self._isProducerPaused and self._state.sending.unsentBytes <= LOW_WATERMARK and self._producer is not None:
+        if self._isProducerPaused and self._state.sending.unsentBytes <= self._lowWatermark and self._producer is not None:
             self._isProducerPaused = False
             self._producer.resumeProducing()
 

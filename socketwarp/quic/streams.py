@@ -52,9 +52,9 @@ class Window:
         self.size = size
         self._grantedAt = 0.0
 
-    def onGranted(self, now: float, rtt: float) -> None:
+    def onGranted(self, now: float, rtt: float, mayGrow: bool) -> None:
         """Half of it was consumed, and is granted again."""
-        if now - self._grantedAt < GROWTH_ROUND_TRIPS * rtt:
+        if mayGrow and now - self._grantedAt < GROWTH_ROUND_TRIPS * rtt:
             self.size = max(self.size, min(2 * self.size, MAX_WINDOW))
         self._grantedAt = now
 
@@ -117,7 +117,7 @@ class Streams:
     :ivar served: streams of which something was sent since the set was last emptied.
     :ivar sendable: streams with something to send, in the order of service.
     :ivar due: streams with frames other than STREAM to send.
-    :ivar waiting: whether the application waits for the peer to allow another stream.
+    :ivar isMemoryShort: see `ISession.saveMemory`.
     """
 
     def __init__(self, isClient: bool, limits: Limits) -> None:
@@ -129,13 +129,13 @@ class Streams:
         self.due: dict[StreamState, None] = {}
         self.bytesAcknowledged = 0
         self.bytesDelivered = 0
+        self.isMemoryShort = False
         # What the peer grants us.
         self.peerMaxData = 0
         self.peerMaxStreams = 0
         self.peerWindowOfOurs = 0
         self.peerWindowOfTheirs = 0
         self.dataSent = 0
-        self.waiting = False
         self._starved: dict[StreamState, None] = {}
         # What we grant the peer: as it should be, and as the peer has been told.
         self._window = Window(limits.sessionWindow)
@@ -148,6 +148,12 @@ class Streams:
         self._isClient = isClient
         self._nextOurs = 0 if isClient else 1
         self._opened = 0
+
+    @property
+    def buffered(self) -> int:
+        """Stream bytes held: not yet delivered, not yet sent, not yet acknowledged. Costs a look at every stream."""
+        outgoing = sum(state.sending.unsentBytes + state.sending.unacknowledged for state in self.states.values())
+        return self._received - self._consumed + outgoing
 
     # Opening and ending
 
@@ -298,14 +304,14 @@ class Streams:
 
     def grantStreamData(self, state: StreamState, now: float, rtt: float) -> int:
         """The number for a MAX_STREAM_DATA frame."""
-        state.window.onGranted(now, rtt)
+        state.window.onGranted(now, rtt, not self.isMemoryShort)
         state.granted = max(state.granted, state.consumed + state.window.size)
         state.grantDue = False
         return state.granted
 
     def grantData(self, now: float, rtt: float) -> int:
         """The number for a MAX_DATA frame."""
-        self._window.onGranted(now, rtt)
+        self._window.onGranted(now, rtt, not self.isMemoryShort)
         self.maxData = max(self.maxData, self._consumed + self._window.size)
         self.maxDataDue = False
         return self.maxData

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.reassembly import MAX_GAPS
-from socketwarp.quic.streams import Limits, Streams, StreamState
+from socketwarp.quic.streams import MAX_WINDOW, Limits, Streams, StreamState, Window
 
 STREAM = QuicFrameType.STREAM_BASE
 LIMITS = Limits(streamWindow=1000, sessionWindow=2500, streams=20)
@@ -320,3 +320,42 @@ class SendTests(StreamsCase):
         self.streams.onResetDelivered(state, False)
         self.assertTrue(state.sending.resetDue)
         self.assertIn(state, self.streams.due)
+
+
+class MemoryTests(SynchronousTestCase):
+    """What is held, and what happens when it is too much."""
+
+    def test_whatIsHeldIsCountedUntilItIsSentAcknowledgedOrDelivered(self) -> None:
+        streams = Streams(False, Limits())
+        streams.peerMaxData = streams.peerWindowOfOurs = 1 << 20
+        streams.peerMaxStreams = 1
+        state = streams.open()
+        state.sending.write(bytes(3000))
+        streams.queue(state)
+        self.assertEqual(3000, streams.buffered)
+        streams.sendable.popleft()
+        segments = streams.cut(state, 1000, 1)
+        self.assertEqual(3000, streams.buffered)
+        state.segmentsAcknowledged(segments)
+        self.assertEqual(2000, streams.buffered)
+        streams.onStream(0x0C, state.streamId, 0, bytes(500), False)
+        self.assertEqual(2500, streams.buffered)
+        streams.onConsumed(state, 500)
+        self.assertEqual(2000, streams.buffered)
+
+    def test_aWindowThatHoldsTheSenderBackGrowsUnlessMemoryIsShort(self) -> None:
+        for isShort, expected in ((False, 2000), (True, 1000)):
+            window = Window(1000)
+            window.onGranted(10.0, 0.1, not isShort)
+            window.onGranted(10.1, 0.1, not isShort)
+            self.assertEqual(expected, window.size)
+            window.onGranted(20.0, 0.1, not isShort)
+            self.assertEqual(expected, window.size)
+
+    def test_aWindowGrowsToItsMaximumAndNeverShrinks(self) -> None:
+        window = Window(MAX_WINDOW - 1)
+        window.onGranted(0.01, 1.0, True)
+        self.assertEqual(MAX_WINDOW, window.size)
+        large = Window(2 * MAX_WINDOW)
+        large.onGranted(0.01, 1.0, True)
+        self.assertEqual(2 * MAX_WINDOW, large.size)
