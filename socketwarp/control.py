@@ -22,16 +22,22 @@ class ControlStream:
     """One end of it. Made on a stream that has not been started yet."""
 
     def __init__(
-        self, stream: IStream, received: Callable[[Message], None], broken: Callable[[SocketwarpError], None]
+        self,
+        stream: IStream,
+        received: Callable[[Message], None],
+        broken: Callable[[SocketwarpError], None],
+        pinged: Callable[[], None] = lambda: None,
     ) -> None:
         """
         :param received: is given each message but pings.
         :param broken: is called, at most once, when the stream ended or brought what is no message, though its session
             goes on: a session without its control stream is of no use.
+        :param pinged: is called with each ping.
         """
         self._stream = stream
         self._received = received
         self._broken = broken
+        self._pinged = pinged
         self._parser: MessageParser | None = MessageParser()
         self._isFull = False
         stream.registerProducer(self, True)
@@ -57,6 +63,7 @@ class ControlStream:
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Ping):
+            self._pinged()
             if not self._isFull:
                 self.send(Pong(message.number))
         elif self._parser is not None:

@@ -24,8 +24,9 @@ class ControlTests(SynchronousTestCase):
         self.there = Talker(there)
         self.received: list[Message] = []
         self.broken: list[SocketwarpError] = []
+        self.pings: list[None] = []
         stream = self.successResultOf(self.session.openStream())
-        self.control = ControlStream(stream, self.received.append, self.broken.append)
+        self.control = ControlStream(stream, self.received.append, self.broken.append, lambda: self.pings.append(None))
         settle(self.clock)
 
     def assertBroken(self, words: str) -> None:
@@ -49,6 +50,7 @@ class ControlTests(SynchronousTestCase):
         self.there.say(Ping(7))
         settle(self.clock)
         self.assertEqual([Pong(7)], self.there.messages)
+        self.assertEqual([None], self.pings)
         self.assertEqual([], self.received)
 
     def test_whoReadsNoAnswersGetsNoMore(self) -> None:

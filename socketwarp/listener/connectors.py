@@ -92,7 +92,7 @@ class Connectors:
 
         :raises errors.NoSuchSession: when there is none.
         """
-        connector = self._roster.choose(uid)
+        connector = self._roster.choose(uid, self._clock.seconds())
         if connector is None:
             raise NoSuchSession
         return connector
@@ -103,7 +103,7 @@ class Connectors:
 
         Fails with `errors.LimitReached` when too many wait already.
         """
-        connector = self._roster.choose(uid)
+        connector = self._roster.choose(uid, self._clock.seconds())
         return self._waiting.wait(uid) if connector is None else succeed(connector)
 
     def left(self, connector: Connector) -> None:
@@ -227,6 +227,9 @@ class Connectors:
         self._waiting.serve(connector)
 
     def _welcome(self, connector: Connector, channel: Channel) -> None:
+        if channel.hello is not None and PING in channel.hello.features:
+            channel.pinged = lambda: self._heard(connector)
+            self._heard(connector)
         channel.wentAway = lambda goaway: self._wentAway(connector, goaway)
         identity = connector.identity
         welcome = Welcome(
@@ -238,6 +241,9 @@ class Connectors:
             int(identity.notAfter.timestamp()),
         )
         channel.say(welcome)
+
+    def _heard(self, connector: Connector) -> None:
+        connector.heardAt = self._clock.seconds()
 
     # -- going
 

@@ -22,7 +22,7 @@ from ..wire.messages import Goaway, Hello, Message
 HELLO_SECONDS = 5.0
 
 
-def _ignore(goaway: Goaway) -> None:
+def _ignore(*_: object) -> None:
     """Until somebody wants to know."""
 
 
@@ -32,12 +32,13 @@ class Channel:
     Our end of a session's control stream, or of none.
 
     :ivar hello: what the connector said of itself; `None` when it can't.
-    :ivar wentAway: called when the connector wants no more streams.
+    :ivar wentAway: called when the connector wants no more streams; ``pinged``: when it asks whether we are there.
     """
 
     _session: ISession
     hello: Hello | None = None
     wentAway: Callable[[Goaway], None] = _ignore
+    pinged: Callable[[], None] = _ignore
     _control: ControlStream | None = attrs.field(default=None, init=False)
     _introduced: "Deferred[Channel]" = attrs.field(factory=Deferred, init=False)
 
@@ -66,7 +67,7 @@ class Channel:
         if self._control is not None:
             stream.abort(Code.MALFORMED)  # a connector opens one stream and no other
         else:
-            self._control = ControlStream(stream, self._received, self._broken)
+            self._control = ControlStream(stream, self._received, self._broken, lambda: self.pinged())
 
     def _received(self, message: Message) -> None:
         if self.hello is None:

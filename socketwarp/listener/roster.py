@@ -21,6 +21,8 @@ SHARED_LIMIT = 64
 LEAVING_LIMIT = 8
 #: Takeovers in a row that nobody is slowed down for: somebody moves a connector, or restarts it.
 FREE_TAKEOVERS = 5
+#: Seconds without a ping after which visitors are rather given to others: two of those after which ours send them.
+SILENCE = 20.0
 #: Seconds that a winner may keep its uid after the first takeover beyond these; doubled with each.
 FIRST_HOLD = 1.0
 #: Seconds it may keep it at most: the idle time-out, after which it is gone if it doesn't answer.
@@ -41,6 +43,7 @@ class Connector:
     :ivar instance: the connector's random id; `None` when it has none (``hq-29``).
     :ivar yields: it takes the uid from nobody.
     :ivar visitors: how many it carries, or will in a moment.
+    :ivar heardAt: when it sent a ping last; `None` when it may never send one.
     :ivar isLeaving: it gets no more visitors.
     :ivar hasGone: it wants no more itself, and need not hear why its session ends.
     :ivar chosen: rises with each choice of it.
@@ -53,10 +56,15 @@ class Connector:
     instance: str | None = None
     yields: bool = False
     visitors: int = 0
+    heardAt: float | None = None
     isLeaving: bool = False
     hasGone: bool = False
     chosen: int = 0
     farewell: tuple[Code, str] = (Code.NO_ERROR, "")
+
+    def isSilent(self, now: float) -> bool:
+        """Whether it should have been heard of."""
+        return self.heardAt is not None and now - self.heardAt > SILENCE
 
     @property
     def uid(self) -> str:
@@ -114,9 +122,12 @@ class Roster:
         """Those that new visitors of a uid may be given to."""
         return tuple(each for each in self._serving.get(uid, ()) if each.session.isOpen)
 
-    def choose(self, uid: str) -> Connector | None:
-        """The one with the fewest visitors; of several, that which has waited longest for one."""
-        found = min(self.serving(uid), key=lambda each: (each.visitors, each.chosen), default=None)
+    def choose(self, uid: str, now: float) -> Connector | None:
+        """
+        The one with the fewest visitors; of several, that which has waited longest for one. Who has fallen silent is
+        chosen only when all have: its network is gone, perhaps.
+        """
+        found = min(self.serving(uid), key=lambda each: (each.isSilent(now), each.visitors, each.chosen), default=None)
         if found is not None:
             self._choices += 1
             found.chosen = self._choices

@@ -12,7 +12,7 @@ from socketwarp.listener.greeting import HELLO_SECONDS, Channel
 from socketwarp.listener.roster import FREE_TAKEOVERS, LEAVING_LIMIT
 from socketwarp.listener.visitors import Limits
 from socketwarp.listener.wishes import PortSpec
-from socketwarp.wire.messages import YIELDS, Goaway, Hello, Message, Pong, Refused, Welcome
+from socketwarp.wire.messages import YIELDS, Goaway, Hello, Message, Ping, Pong, Refused, Welcome
 from socketwarp.wire.preamble import Preamble
 from socketwarp.wire.streams import Dialled, DocumentParser, formatDialled1, formatRefusal1, parsePreamble1
 from tests.fake_tcp import FakeSocket
@@ -47,10 +47,13 @@ class TalkingRig(Rig):
         self.settle()
         return session, talker
 
-    def welcomed(self, name: str = "older", instance: str = "a", uid: str = "uid-1") -> tuple[FakeSession, Talker]:
+    def welcomed(
+        self, name: str = "older", instance: str = "a", uid: str = "uid-1", features: tuple[str, ...] = ()
+    ) -> tuple[FakeSession, Talker]:
         """A session that has been admitted."""
-        session, talker = self.introduced(name, instance)
-        self.verifier.answer(uid)
+        session, talker = self.introduced(name, instance, *features)
+        if not self.verifier.automatic:
+            self.verifier.answer(uid)
         self.settle()
         return session, talker
 
@@ -322,6 +325,21 @@ class SharedTests(SynchronousTestCase):
         rig.visit(18080)
         rig.settle()
         self.assertEqual(7, len(second.streams))
+
+    def test_whoFallsSilentGetsNoMoreVisitors(self) -> None:
+        """As long as another one can be heard; both are when they ask whether we are there."""
+        rig = TalkingRig("uid-1")
+        rig.verifier.automatic = True
+        (silent, _), (heard, talker) = (rig.welcomed(name, name, features=("ping",)) for name in ("silent", "heard"))
+        self.successResultOf(rig.ports.desire(PortSpec(18080, "uid-1", "x", 80)))
+        for number in range(3):
+            rig.reactor.advance(10)
+            talker.say(Ping(number))
+            rig.settle()
+        for _ in range(4):
+            rig.visit(18080)
+        rig.settle()
+        self.assertEqual([1, 5], [len(session.streams) for session in (silent, heard)])
 
     def test_theVerifierCanSaySo(self) -> None:
         terms = Terms()

@@ -11,7 +11,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from socketwarp.errors import LimitReached, UidTaken
 from socketwarp.interfaces import Identity
 from socketwarp.listener import roster
-from socketwarp.listener.roster import CALM, FREE_TAKEOVERS, LEAVING_LIMIT, LONGEST_HOLD, Connector, Roster, Verdict
+from socketwarp.listener.roster import (
+    CALM,
+    FREE_TAKEOVERS,
+    LEAVING_LIMIT,
+    LONGEST_HOLD,
+    SILENCE,
+    Connector,
+    Roster,
+    Verdict,
+)
 from tests.fakes import leafCertificate, sessionPair
 
 
@@ -38,7 +47,7 @@ class RosterTests(SynchronousTestCase):
         older, newcomer = connector(instance="a"), connector(instance="b")
         self.joined(older)
         self.assertEqual(Verdict((), (older,)), self.join(newcomer))
-        self.assertIs(newcomer, self.roster.choose("uid-1"))
+        self.assertIs(newcomer, self.roster.choose("uid-1", 0.0))
         self.assertTrue(older.isLeaving)
         self.assertCountEqual([older, newcomer], self.roster)
 
@@ -105,23 +114,29 @@ class RosterTests(SynchronousTestCase):
         first, second = connector(instance="a"), connector(instance="b")
         self.joined(first, second, isShared=True)
         first.visitors, second.visitors = 3, 2
-        self.assertIs(second, self.roster.choose("uid-1"))
+        self.assertIs(second, self.roster.choose("uid-1", 0.0))
         second.visitors = 4
-        self.assertIs(first, self.roster.choose("uid-1"))
+        self.assertIs(first, self.roster.choose("uid-1", 0.0))
 
     def test_amongEqualsVisitorsGoInTurns(self) -> None:
         all_ = [connector(instance=name) for name in "abc"]
         self.joined(*all_, isShared=True)
-        chosen = [self.roster.choose("uid-1") for _ in range(6)]
+        chosen = [self.roster.choose("uid-1", 0.0) for _ in range(6)]
         self.assertEqual(all_ + all_, chosen)
+
+    def test_theSilentGetVisitorsOnlyWhenAllAre(self) -> None:
+        first, second = connector(instance="a", heardAt=0.0), connector(instance="b", heardAt=5.0, visitors=100)
+        self.joined(first, second, isShared=True)
+        chosen = [self.roster.choose("uid-1", now) for now in (SILENCE, SILENCE + 1, SILENCE + 6)]
+        self.assertEqual([first, second, first], chosen)
 
     def test_whoLeavesGetsNoVisitors(self) -> None:
         first, second = connector(instance="a"), connector(instance="b")
         self.joined(first, second, isShared=True)
         self.roster.retire(first)
         self.roster.retire(first)
-        self.assertIs(second, self.roster.choose("uid-1"))
-        self.assertIs(second, self.roster.choose("uid-1"))
+        self.assertIs(second, self.roster.choose("uid-1", 0.0))
+        self.assertIs(second, self.roster.choose("uid-1", 0.0))
         self.assertCountEqual([first, second], self.roster)
 
     def test_thereIsALimitToThoseThatLeave(self) -> None:
@@ -149,9 +164,9 @@ class FlappingTests(SynchronousTestCase):
         return error.retryAfter
 
     def test_theWinnerKeepsTheUidForAWhile(self) -> None:
-        holder = self.roster.choose("uid-1")
+        holder = self.roster.choose("uid-1", 0.0)
         self.assertEqual(1.0, self.held())
-        self.assertIs(holder, self.roster.choose("uid-1"))
+        self.assertIs(holder, self.roster.choose("uid-1", 0.0))
         self.now += 0.4
         self.assertAlmostEqual(0.6, self.held())
         self.now += 0.6
@@ -240,7 +255,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def whoServesIsNotLeaving(self) -> None:
         for uid in ("uid-1", "shared"):
-            chosen = self.roster.choose(uid)
+            chosen = self.roster.choose(uid, self.now)
             serving = [each for each in self.there if each.uid == uid and each.session.isOpen and not each.isLeaving]
             assert set(serving) == set(self.roster.serving(uid))
             assert chosen in serving if serving else chosen is None
