@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from ..errors import BadRequest, NoSuchPort, PortClosed, PortDenied, PortUnavailable, SocketwarpError
 from ..settings import PortRange
 from .entries import Entry, Lobby
+from .policy import Policy
 from .wishes import PortSpec
 
 #: Seconds between two attempts to bind what could not be bound at start.
@@ -68,6 +69,11 @@ class Ports:
         if port not in self._entries:
             raise NoSuchPort(port)
         return self._entries[port]
+
+    @property
+    def policy(self) -> Policy:
+        """The operator's rules, as they are now."""
+        return self._lobby.policy
 
     def mayOpen(self, port: int) -> bool:
         """Whether the settings allow a port to be opened."""

@@ -46,6 +46,8 @@ CALLS: Sequence[tuple[str, str, object, str]] = (
     ("DELETE", "/v1/connectors/uid-1", None, OPERATE),
     ("GET", "/v1/connections", None, READ),
     ("DELETE", "/v1/connections/1-1", None, OPERATE),
+    ("POST", "/v1/explain", {"port": 18080, "source": "192.0.2.1"}, READ),
+    ("POST", "/v1/probe", {"uid": "nobody", "host": "x", "port": 80}, OPERATE),
 )
 
 

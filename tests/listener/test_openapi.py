@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.listener.api.app import ROUTES, Api
-from socketwarp.listener.api.bodies import snake
+from socketwarp.listener.api.asking import ExplainCall, ProbeCall
+from socketwarp.listener.api.bodies import LONGEST_PATIENCE, snake
 from socketwarp.listener.api.openapi import document
 from socketwarp.listener.api.original import CloseCall, OpenCall
 from socketwarp.listener.wishes import PortLimits, PortOptions, PortSpec
@@ -123,6 +124,8 @@ class DocumentTests(SynchronousTestCase):
             ("PortOptions", PortOptions),
             ("OpenCall", OpenCall),
             ("CloseCall", CloseCall),
+            ("ProbeCall", ProbeCall),
+            ("ExplainCall", ExplainCall),
         ):
             fields = {snake(field.name) for field in attrs.fields(kind)}
             self.assertEqual(fields, set(DOCUMENT["components"]["schemas"][name]["properties"]), name)
@@ -158,6 +161,9 @@ class CallTests(SynchronousTestCase):
                 f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
             )
             rig.settle()
+            if operation["operationId"] in ("probeTarget", "explainVisitor"):
+                rig.reactor.advance(LONGEST_PATIENCE)
+                rig.settle()
             status, headers, text = client.answer()
             if status == 500:  # the original's, for what isn't a fault of anybody
                 self.assertEqual("open", operation["operationId"])

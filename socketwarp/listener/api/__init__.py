@@ -7,9 +7,9 @@ who calls, `problems` what an error looks like, `bodies` what a call's body may 
 it all, `server` is the HTTP server. May import what ``listener`` may, but ``quic``.
 """
 
-from . import connectors, original, ports, watching
+from . import asking, connectors, original, ports, watching
 from .app import Api
 from .make import makeApi
 from .server import ApiServer, makeSite
 
-__all__ = ["Api", "ApiServer", "connectors", "makeApi", "makeSite", "original", "ports", "watching"]
+__all__ = ["Api", "ApiServer", "asking", "connectors", "makeApi", "makeSite", "original", "ports", "watching"]

@@ -161,6 +161,7 @@ class Api:
 
     :ivar changing: ports of which a change is under way.
     :ivar streams: callers who follow events.
+    :ivar probing: probes that are under way.
     :ivar app: klein's table of routes, bound to the instance.
     """
 
@@ -172,6 +173,7 @@ class Api:
     metrics: Metrics = attrs.field(init=False)
     changing: set[int] = attrs.field(factory=set, init=False)
     streams: set[EventStream] = attrs.field(factory=set, init=False)
+    probing: int = attrs.field(default=0, init=False)
     app: ClassVar[Klein] = Klein()
 
     log: ClassVar[Logger] = Logger(namespace="socketwarp.listener.api")

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Literal, NewType, TypeVar, get_args, get_origin
 
 import attrs
@@ -28,6 +28,16 @@ PortNumber = NewType("PortNumber", int)
 Drain = NewType("Drain", float)
 #: Visitors have no time to finish.
 AT_ONCE = Drain(0.0)
+IpAddress = NewType("IpAddress", str)
+ShortText = NewType("ShortText", str)
+NOTHING = ShortText("")
+PatienceSeconds = NewType("PatienceSeconds", float)
+#: Seconds that a probe takes at most, unless it is told otherwise.
+PATIENCE = PatienceSeconds(10.0)
+#: And at most when it is: a caller's own patience ends about there.
+LONGEST_PATIENCE = 60.0
+#: Characters that a probe sends.
+SHORT_TEXT = 4096
 
 
 def snake(name: str) -> str:
@@ -61,6 +71,24 @@ def _drain(value: Any, _: object) -> Drain:  # Any: whatever JSON holds
     if type(value) not in (int, float) or not 0 <= value <= LONGEST_DRAIN:
         raise ValueError(f"a number of seconds from 0 to {LONGEST_DRAIN:g} is needed")
     return Drain(value)
+
+
+def _patience(value: Any, _: object) -> PatienceSeconds:  # Any: as above
+    if type(value) not in (int, float) or not 0 < value <= LONGEST_PATIENCE:
+        raise ValueError(f"a number of seconds above 0, up to {LONGEST_PATIENCE:g}, is needed")
+    return PatienceSeconds(value)
+
+
+def _shortText(value: object, _: object) -> ShortText:
+    if not isinstance(value, str) or len(value) > SHORT_TEXT or value != value.encode(errors="replace").decode():
+        raise ValueError(f"a text of at most {SHORT_TEXT} characters is needed")
+    return ShortText(value)
+
+
+def _ipAddress(value: object, _: object) -> IpAddress:
+    if not isinstance(value, str):
+        raise ValueError("an IP address is needed")
+    return IpAddress(str(ip_address(value)))
 
 
 def _exactly(wants: str, *kinds: type) -> Callable[[Any, object], Any]:  # Any: whatever JSON holds
@@ -108,6 +136,9 @@ def _makeConverter() -> cattrs.Converter:
         (Host, _host),
         (PortNumber, _port),
         (Drain, _drain),
+        (PatienceSeconds, _patience),
+        (ShortText, _shortText),
+        (IpAddress, _ipAddress),
         (int, _exactly("a whole number", int)),
         (float, _exactly("a number", int, float)),
         (str, _exactly("a text", str)),

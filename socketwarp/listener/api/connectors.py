@@ -58,7 +58,7 @@ def _byUid(api: Api) -> dict[str, list[Connector]]:
     return found
 
 
-def _mayAsk(call: Call) -> None:
+def mayAsk(call: Call) -> None:
     """:raises errors.AccessDenied: for those who only have to do with some ports; a connector has any."""
     if call.caller.ports and not call.caller.uids:
         raise AccessDenied(f"{call.caller.name} has to do with some ports only, and a connector isn't one of them")
@@ -67,7 +67,7 @@ def _mayAsk(call: Call) -> None:
 @route("GET", "/v1/connectors", READ)
 def listConnectors(api: Api, call: Call) -> Answer:
     """All that are here."""
-    _mayAsk(call)
+    mayAsk(call)
     seen = {uid: sessions for uid, sessions in _byUid(api).items() if call.caller.seesUid(uid)}
     return answer([_showConnector(api, uid, seen[uid]) for uid in sorted(seen)])
 
@@ -81,7 +81,7 @@ def getConnector(api: Api, call: Call, uid: str) -> Answer:
 @route("DELETE", "/v1/connectors/<path:uid>", OPERATE, "dry_run", "deny")
 def deleteConnector(api: Api, call: Call, uid: str) -> Answer:
     """End a connector's sessions. It comes back at once, unless it is denied for ``deny`` seconds."""
-    _mayAsk(call)
+    mayAsk(call)
     call.caller.claimUid(uid)
     seconds = call.seconds("deny", LONGEST_DENIAL)
     # Who is away can be denied, and let in again, all the same.
@@ -96,7 +96,7 @@ def deleteConnector(api: Api, call: Call, uid: str) -> Answer:
 
 
 def _sessions(api: Api, call: Call, uid: str) -> list[Connector]:
-    _mayAsk(call)
+    mayAsk(call)
     call.caller.claimUid(uid)
     sessions = _byUid(api).get(uid)
     if sessions is None:

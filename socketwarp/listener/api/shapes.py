@@ -7,7 +7,7 @@ A test holds them against real answers, and against the records that they descri
 from collections.abc import Mapping
 from typing import Any
 
-from .bodies import LONGEST_DRAIN, UID_LIMIT
+from .bodies import LONGEST_DRAIN, LONGEST_PATIENCE, SHORT_TEXT, UID_LIMIT
 
 #: A JSON Schema, or a part of an OpenAPI document.
 Schema = dict[str, Any]  # Any: JSON
@@ -121,6 +121,29 @@ SCHEMAS: dict[str, Schema] = {
         bytes_out=_WHOLE,
     ),
     "Connections": shape(total=_WHOLE, connections=listOf(ref("Connection"))),
+    "ProbeCall": shape(
+        {
+            "send": {"type": "string", "maxLength": SHORT_TEXT},
+            "seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_PATIENCE},
+        },
+        uid=_UID,
+        host=_HOST,
+        port=_PORT,
+    ),
+    "Probe": shape(
+        outcome=_TEXT,
+        reason=orNull(_TEXT),
+        dialled=orNull(_TEXT),
+        session=_TEXT,
+        protocol=_TEXT,
+        stream_seconds=orNull(_SECONDS),
+        dial_seconds=orNull(_SECONDS),
+        byte_seconds=orNull(_SECONDS),
+        received=_TEXT,
+    ),
+    "ExplainCall": shape({"dial": _TRUTH}, port=_PORT, source={"type": "string", "description": "an IP address"}),
+    "Step": shape(end={"enum": ["listener", "connector"]}, question=_TEXT, allowed=orNull(_TRUTH), rule=_TEXT),
+    "Explanation": shape(allowed=orNull(_TRUTH), target=_TEXT, steps=listOf(ref("Step"))),
     "Ready": shape(ready=_TRUTH, reasons=listOf(_TEXT)),
     "Problem": shape(
         title=_TEXT,
@@ -147,7 +170,13 @@ PLACES: dict[str, Schema] = {
     "id": _TEXT,
 }
 #: What a call takes, by its function's name.
-BODIES: dict[str, str] = {"open": "OpenCall", "close": "CloseCall", "putPort": "Wish"}
+BODIES: dict[str, str] = {
+    "open": "OpenCall",
+    "close": "CloseCall",
+    "putPort": "Wish",
+    "probeTarget": "ProbeCall",
+    "explainVisitor": "ExplainCall",
+}
 #: What a call gives when all is well, by its function's name: status and JSON.
 ANSWERS: dict[str, dict[int, Schema]] = {
     "list": {200: listOf(ref("OpenCall"))},
@@ -160,6 +189,8 @@ ANSWERS: dict[str, dict[int, Schema]] = {
     "deleteConnector": {200: ref("Dismissed")},
     "listConnections": {200: ref("Connections")},
     "deleteConnection": {200: ref("Connection")},
+    "probeTarget": {200: ref("Probe")},
+    "explainVisitor": {200: ref("Explanation")},
     "ready": {200: ref("Ready"), 503: ref("Ready")},
     "describe": {200: {"type": "object"}},
 }
