@@ -15,7 +15,8 @@ from typing import Any
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import END_STATES, QuicConnection
 
-from socketwarp.quic.engine import CheckPeer, Engine
+from socketwarp.quic.engine import Engine
+from socketwarp.quic.gate import CheckPeer
 from socketwarp.quic.streams import Limits
 
 from .certs import Issued, credentials, pem, world
@@ -33,8 +34,8 @@ START = 1000.0
 
 class Path:
     """
-    What lies between, in both directions: ``delay`` seconds, and for each datagram the chances of being lost, being sent
-    twice, and being held back by up to ``jitter`` seconds more. Seeded: the same run happens twice.
+    What lies between, in both directions: ``delay`` seconds, and for each datagram the chances of being lost, being
+    sent twice, and being held back by up to ``jitter`` seconds more. Seeded: the same run happens twice.
 
     :ivar mtu: what is larger is lost, as with DF set.
     """
@@ -127,7 +128,7 @@ class Pump:
             if when >= deadline:
                 self.now = deadline
                 return until()
-            # A little later than asked for: aioquic's own recovery, when rounding deceives it, asks for the same moment.
+            # A little later than asked for: when rounding deceives it, aioquic's recovery asks for the same moment.
             self.now = max(self.now, when) + 1e-6
             for connection in (self.client, self.server):
                 timer = self._timerOf(connection)
@@ -222,14 +223,10 @@ def newServer(
         return Engine(
             configuration(False, **fields), checkPeer, limits or Limits(), original_destination_connection_id=original
         )
-    return QuicConnection(
-        configuration=configuration(False, **fields), original_destination_connection_id=original
-    )
+    return QuicConnection(configuration=configuration(False, **fields), original_destination_connection_id=original)
 
 
-def pair(
-    ours: str = "both", limits: Limits | None = None, path: Path | None = None, **fields: Any
-) -> Pump:
+def pair(ours: str = "both", limits: Limits | None = None, path: Path | None = None, **fields: Any) -> Pump:
     """
     A connected pump.
 

@@ -1,7 +1,8 @@
 """
 An application on one end of a pair: the same few calls, whether an `Engine` or plain aioquic carries them.
 
-What came in is kept by stream: bytes, endings, resets. An application on an `Engine` reads only the streams that it wants to.
+What came in is kept by stream: bytes, endings, resets. An application on an `Engine` reads only the streams that it
+wants to.
 """
 
 from collections import defaultdict

@@ -1,5 +1,6 @@
 """
-Endpoints on a network in memory: a `Clock` as reactor, ports that hand datagrams to each other, receivers that take notes.
+Endpoints on a network in memory: a `Clock` as reactor, ports that hand datagrams to each other, receivers that take
+notes.
 
 `Network.patch` puts it in the place of the UDP sockets of `socketwarp.quic.endpoint`.
 """
@@ -168,7 +169,9 @@ class NetworkCase(SynchronousTestCase):
     def port(self) -> Port:
         return self.network.ports[SERVER]
 
-    def connecting(self, own: ICredentials | None = None, settings: TransportSettings | None = None) -> "Deferred[ISession]":
+    def connecting(
+        self, own: ICredentials | None = None, settings: TransportSettings | None = None
+    ) -> "Deferred[ISession]":
         authority = world().authority
         return endpoint.connect(
             self.clock,  # type: ignore[arg-type]  # as above

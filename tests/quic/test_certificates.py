@@ -43,7 +43,7 @@ class MatrixTests(SynchronousTestCase):
     """`tests.certs.MATRIX`: each row is a peer, and the alert that it gets."""
 
     def handshake(self, case: Case) -> tuple[Pump, QuicConnection, QuicConnection]:
-        """The checking end is an engine of ours with the credentials of a real one, the other is plain aioquic or ours."""
+        """The checking end is an engine of ours with the credentials of a real one, the other is plain aioquic."""
         presented = case.make(world())
         if case.role == "client":
             peer = newClient(False, **{"certificate": None, "private_key": None, **fieldsOf(presented)})

@@ -55,7 +55,7 @@ class GateTests(SynchronousTestCase):
 
             context._server_expect_finished = noted  # type: ignore[method-assign]  # what the engine does
 
-        server._initialize = asking  # type: ignore[method-assign]  # as a subclass would
+        server._initialize = asking  # type: ignore[method-assign,assignment]  # as a subclass would
         pump = Pump(first, server)
         pump.connect()
         return pump, calls
@@ -99,9 +99,9 @@ class GateTests(SynchronousTestCase):
                 assert client.tls._peer_certificate is not None
                 calls.append(client.tls._peer_certificate.subject.rfc4514_string())
 
-            client.tls._client_handle_certificate_verify = noted  # type: ignore[method-assign]  # as above
+            client.tls._client_handle_certificate_verify = noted  # type: ignore[method-assign,assignment]  # as above
 
-        client._initialize = watching  # type: ignore[method-assign]  # as above
+        client._initialize = watching  # type: ignore[method-assign,assignment]  # as above
         Pump(client, newServer(client, False)).connect()
         self.assertEqual(["CN=listener"], calls)
 
@@ -121,7 +121,7 @@ class GateTests(SynchronousTestCase):
 
             server.tls._server_expect_finished = refuse  # type: ignore[method-assign]  # as above
 
-        server._initialize = refusing  # type: ignore[method-assign]  # as above
+        server._initialize = refusing  # type: ignore[method-assign,assignment]  # as above
         Pump(client, server).connect()
         assert client._close_event is not None
         self.assertEqual(0x100 + 44, client._close_event.error_code)
@@ -174,7 +174,13 @@ class LifeTests(SynchronousTestCase):
         path = pump.server._network_paths[0]
         self.assertEqual((CLIENT, True), (path.addr, path.is_validated))
         self.assertEqual(SERVER, pump.client._network_paths[0].addr)
-        for name in ("bytes_sent", "bytes_received", "remote_challenges", "local_challenge_sent", "validation_deadline"):
+        for name in (
+            "bytes_sent",
+            "bytes_received",
+            "remote_challenges",
+            "local_challenge_sent",
+            "validation_deadline",
+        ):
             self.assertTrue(hasattr(path, name), name)
 
     def test_connectionIdsOfOursAreMarkedWhenTheyWereSent(self) -> None:
@@ -238,7 +244,9 @@ class PacketTests(SynchronousTestCase):
         pump = pair("client")
         theirs = pump.server._cryptos[Epoch.ONE_RTT].recv
         ours = pump.client._cryptos[Epoch.ONE_RTT].send
-        self.assertEqual((theirs.secret, theirs.cipher_suite, theirs.version), (ours.secret, ours.cipher_suite, ours.version))
+        self.assertEqual(
+            (theirs.secret, theirs.cipher_suite, theirs.version), (ours.secret, ours.cipher_suite, ours.version)
+        )
         assert ours.secret is not None and ours.cipher_suite is not None and ours.version is not None
         key, iv, hp = derive_key_iv_hp(cipher_suite=ours.cipher_suite, secret=ours.secret, version=ours.version)
         self.assertEqual((32, 12, 32) if len(ours.secret) == 48 else (16, 12, 16), (len(key), len(iv), len(hp)))
@@ -267,7 +275,12 @@ class PacketTests(SynchronousTestCase):
         """The first of the two it returns; frames' faults come out as `QuicConnectionError`."""
         server = pair("client").server
         context = QuicReceiveContext(
-            Epoch.ONE_RTT, server.host_cid, server._network_paths[0], None, START + 1, server._version  # type: ignore[arg-type]  # a number here
+            Epoch.ONE_RTT,
+            server.host_cid,
+            server._network_paths[0],
+            None,
+            START + 1,
+            server._version,
         )
         self.assertEqual((True, False), server._payload_received(context, bytes([QuicFrameType.PING])))
         self.assertEqual((False, True), server._payload_received(context, bytes(4)))

@@ -19,7 +19,7 @@ from ..pump import CLIENT, Path, Pump, newClient, newServer
 from .apps import App, apps
 
 LIMITS = Limits(streamWindow=20_000, sessionWindow=2_000_000, streams=128)
-FIELDS = {"max_data": LIMITS.sessionWindow, "max_stream_data": LIMITS.streamWindow}
+FIELDS: dict[str, Any] = {"max_data": LIMITS.sessionWindow, "max_stream_data": LIMITS.streamWindow}
 SOURCE = random.Random(9).randbytes(200_000)
 
 
@@ -42,7 +42,23 @@ steps = st.lists(
     st.builds(
         Step,
         st.sampled_from(
-            ["open", "open", "write", "write", "write", "finish", "finish", "reset", "stop", "wait", "wait", "deaf", "hear", "move", "keys"]
+            [
+                "open",
+                "open",
+                "write",
+                "write",
+                "write",
+                "finish",
+                "finish",
+                "reset",
+                "stop",
+                "wait",
+                "wait",
+                "deaf",
+                "hear",
+                "move",
+                "keys",
+            ]
         ),
         st.booleans(),
         st.integers(0, 7),
@@ -51,7 +67,7 @@ steps = st.lists(
     min_size=3,
     max_size=40,
 )
-networks = st.builds(
+networks: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     delay=st.sampled_from([0.0005, 0.01, 0.05]),
     loss=st.sampled_from([0.0, 0.0, 0.02, 0.15]),
@@ -67,7 +83,7 @@ class Half:
     """How one direction of a stream ended: by FIN with these bytes, or given up by somebody."""
 
     end: Literal["fin", "aborted"]
-    data: bytes = attrs.field(repr=len)
+    data: bytes = attrs.field(repr=lambda data: str(len(data)))
 
 
 class Run:
@@ -107,8 +123,9 @@ class Run:
         """
         The client is somewhere else from now on, in mid-transfer.
 
-        It sends PING until it is found, as a session's keep-alive does: aioquic's server gives up when the one answer to
-        its one challenge is lost. And no keys are updated meanwhile: after an update, aioquic reads nothing under the old.
+        It sends PING until it is found, as a session's keep-alive does: aioquic's server gives up when the one answer
+        to its one challenge is lost. And no keys are updated meanwhile: after an update, aioquic reads nothing under
+        the old ones.
         """
         self.pump.clientAddress = address
         for _ in range(20):
@@ -163,7 +180,9 @@ class Run:
                 self.finished.add((number, isClient))
                 self.app(isClient).finish(number)
         self.pump.path.loss = min(self.pump.path.loss, 0.05)
-        done = self.pump.run(200, lambda: all(number in self.app(not isClient).ended for number, isClient in self.finished))
+        done = self.pump.run(
+            200, lambda: all(number in self.app(not isClient).ended for number, isClient in self.finished)
+        )
         assert done, "it never ended"
         self.pump.run(20)
         return {direction: self.half(*direction) for direction in self.written}

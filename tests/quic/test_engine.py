@@ -1,5 +1,7 @@
 """Engines through the pump, with themselves and, in both roles, with plain aioquic."""
 
+# ruff: noqa: B023  (what is defined in a loop here is called in that turn of it)
+
 import random
 
 from aioquic.quic.events import ConnectionTerminated
@@ -68,7 +70,7 @@ class TransferTests(EngineCase):
                 if each % 7 == 0:
                     pump.run(0.0005)
             client.finish(number)
-            self.assertTrue(pump.run(30, lambda: number in server.ended))  # noqa: B023 (called at once)
+            self.assertTrue(pump.run(30, lambda: number in server.ended))
             self.assertEqual(DATA[:1500], server.received[number])
 
     def test_manyStreamsAtOnceAndOneAfterTheOther(self) -> None:
@@ -81,11 +83,11 @@ class TransferTests(EngineCase):
                 for number in batch:
                     client.write(number, DATA[number : number + 3000])
                     client.finish(number)
-                self.assertTrue(pump.run(30, lambda: server.ended.issuperset(batch)))  # noqa: B023 (called at once)
+                self.assertTrue(pump.run(30, lambda: server.ended.issuperset(batch)))
                 for number in batch:
                     server.write(number, DATA[-number - 2000 : -number - 1])
                     server.finish(number)
-                self.assertTrue(pump.run(30, lambda: client.ended.issuperset(batch)))  # noqa: B023 (called at once)
+                self.assertTrue(pump.run(30, lambda: client.ended.issuperset(batch)))
                 pump.run(0.5)
                 numbers += batch
             for number in numbers:
@@ -102,11 +104,11 @@ class TransferTests(EngineCase):
             number = client.open()
             client.write(number, DATA)
             client.finish(number)
-            pump.run(5, lambda: len(server.received[number]) > 300_000)  # noqa: B023 (called at once)
+            pump.run(5, lambda: len(server.received[number]) > 300_000)
             pump.path.loss = 1.0
             pump.run(20)
             pump.path.loss = 0.0
-            self.assertTrue(pump.run(15, lambda: number in server.ended), ours)  # noqa: B023 (called at once)
+            self.assertTrue(pump.run(15, lambda: number in server.ended), ours)
             self.assertEqual(DATA, server.received[number])
 
     def test_handshakesSurviveHeavyLoss(self) -> None:
@@ -114,7 +116,7 @@ class TransferTests(EngineCase):
             client = newClient()
             pump = Pump(client, newServer(client), Path(delay=0.02, loss=0.3, seed=seed))
             client.connect(("2001:db8::2", 11443), pump.now)
-            self.assertTrue(pump.run(30, lambda: client._handshake_confirmed), seed)  # noqa: B023 (called at once)
+            self.assertTrue(pump.run(30, lambda: client._handshake_confirmed), seed)
 
 
 class EndingTests(EngineCase):
@@ -132,13 +134,13 @@ class EndingTests(EngineCase):
             client.reset(number, 7)
             server.write(number, DATA[:5000])
             server.finish(number)
-            self.assertTrue(pump.run(20, lambda: number in client.ended and number in server.resets))  # noqa: B023 (called at once)
+            self.assertTrue(pump.run(20, lambda: number in client.ended and number in server.resets))
             self.assertEqual((7, DATA[:5000]), (server.resets[number], client.received[number]))
             other = server.open()
             server.write(other, b"x")
             pump.run(5)
             server.reset(other, 8)
-            self.assertTrue(pump.run(20, lambda: other in client.resets))  # noqa: B023 (called at once)
+            self.assertTrue(pump.run(20, lambda: other in client.resets))
             self.assertEqual(8, client.resets[other])
 
     def test_stopSendingIsHeardAndAnsweredWithAResetOfItsCode(self) -> None:
@@ -146,7 +148,7 @@ class EndingTests(EngineCase):
             pump = pair(ours, path=Path(loss=0.1, seed=5))
             client, server, number = self.opened(pump)
             server.stop(number, 9)
-            self.assertTrue(pump.run(20, lambda: number in client.stops and number in server.resets))  # noqa: B023 (called at once)
+            self.assertTrue(pump.run(20, lambda: number in client.stops and number in server.resets))
             self.assertEqual((9, 9), (client.stops[number], server.resets[number]))
             server.write(number, b"bye")
             server.finish(number)
@@ -176,7 +178,9 @@ class EndingTests(EngineCase):
             pump.path.loss = 1.0
             pump.run(21)
             for connection in (pump.client, pump.server):
-                reasons = [each.reason_phrase for each in pump.events[connection] if isinstance(each, ConnectionTerminated)]
+                reasons = [
+                    each.reason_phrase for each in pump.events[connection] if isinstance(each, ConnectionTerminated)
+                ]
                 self.assertEqual(["Idle timeout"], reasons)
 
     def test_aServerThatHasHeardNothingHasNothingToDo(self) -> None:
@@ -196,13 +200,13 @@ class KeyUpdateTests(EngineCase):
                 client.write(number, DATA)
                 client.finish(number)
                 for size in (200_000, 400_000, 600_000):
-                    pump.run(20, lambda: len(server.received[number]) > size)  # noqa: B023 (called at once)
+                    pump.run(20, lambda: len(server.received[number]) > size)
                     if number not in server.received or not server.received[number]:
                         self.fail("nothing came")
                     (pump.client if updating == "client" else pump.server).request_key_update()
                     server.write(number, b"so that this side has something to say in the new phase")
                     pump.run(0.2)
-                self.assertTrue(pump.run(30, lambda: number in server.ended), (ours, updating))  # noqa: B023 (called at once)
+                self.assertTrue(pump.run(30, lambda: number in server.ended), (ours, updating))
                 self.assertEqual(DATA, server.received[number])
                 phases = {each._cryptos[Epoch.ONE_RTT].send.key_phase for each in (pump.client, pump.server)}
                 self.assertEqual({1}, phases)
@@ -228,15 +232,15 @@ class MigrationTests(EngineCase):
                 client, server = apps(pump)
                 number = client.open()
                 client.write(number, DATA[:100])
-                pump.run(5, lambda: bool(server.received[number]))  # noqa: B023 (called at once)
+                pump.run(5, lambda: bool(server.received[number]))
                 client.write(number, DATA[100:])
                 server.write(number, DATA[::-1])
                 client.finish(number)
                 server.finish(number)
                 for address in ((CLIENT[0], 50000), ("2001:db8::77", 50001)):
-                    pump.run(5, lambda: len(server.received[number]) > 150_000 * (address[1] - 49_999))  # noqa: B023 (called at once)
+                    pump.run(5, lambda: len(server.received[number]) > 150_000 * (address[1] - 49_999))
                     pump.clientAddress = address
-                self.assertTrue(pump.run(60, lambda: number in server.ended and number in client.ended), ours)  # noqa: B023 (called at once)
+                self.assertTrue(pump.run(60, lambda: number in server.ended and number in client.ended), ours)
                 self.assertEqual((DATA, DATA[::-1]), (server.received[number], client.received[number]))
                 pump.client.send_ping(0)
                 pump.run(2)

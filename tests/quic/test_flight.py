@@ -1,4 +1,4 @@
-"""A stream's outgoing bytes: each in one place at a time, whatever is cut, lost, acknowledged, split, and in which order."""
+"""A stream's outgoing bytes: each in one place at a time, whatever is cut, lost, acknowledged or split, and when."""
 
 from collections.abc import Sequence
 
@@ -196,7 +196,11 @@ class SendBufferTests(SynchronousTestCase):
         buffer.finish()
         buffer.onLost(buffer.cut(250, 1, 1 << 20))
         self.assertEqual(
-            [Segment(0, content(0, 100), False), Segment(100, content(100, 100), False), Segment(200, content(200, 50), True)],
+            [
+                Segment(0, content(0, 100), False),
+                Segment(100, content(100, 100), False),
+                Segment(200, content(200, 50), True),
+            ],
             buffer.cut(100, 64, 0),
         )
 

@@ -1,5 +1,7 @@
 """Whatever comes in, no exception gets out, and what is kept stays bounded."""
 
+# ruff: noqa: B023  (what is defined in a loop here is called in that turn of it)
+
 import random
 
 from hypothesis import HealthCheck, given, settings
@@ -82,25 +84,25 @@ class FuzzTests(SynchronousTestCase):
 
             def mutate(sender: object, datagram: bytes) -> None:
                 changed = bytearray(datagram)
-                for _ in range(chance.randint(1, 4)):  # noqa: B023 (called in this turn of the loop)
-                    changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)  # noqa: B023 (as above)
-                if chance.random() < 0.3:  # noqa: B023 (as above)
-                    del changed[chance.randrange(1, len(changed)) :]  # noqa: B023 (as above)
-                receiver = pump.server if sender is pump.client else pump.client  # noqa: B023 (as above)
+                for _ in range(chance.randint(1, 4)):
+                    changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+                if chance.random() < 0.3:
+                    del changed[chance.randrange(1, len(changed)) :]
+                receiver = pump.server if sender is pump.client else pump.client
                 assert isinstance(receiver, Engine)
                 if receiver.nextTimer() is not None:  # the first Initial changed would be somebody else's first Initial
-                    injected.append((receiver, bytes(changed)))  # noqa: B023 (as above)
+                    injected.append((receiver, bytes(changed)))
 
             pump.tap = mutate
             first, second = apps(pump)
             read = pump.onStep
 
             def step() -> None:
-                read()  # noqa: B023 (as above)
-                for receiver, datagram in injected:  # noqa: B023 (as above)
-                    address = CLIENT if receiver is pump.server else SERVER  # noqa: B023 (as above)
-                    receiver.receive([memoryview(datagram)], address, pump.now)  # noqa: B023 (as above)
-                injected.clear()  # noqa: B023 (as above)
+                read()
+                for receiver, datagram in injected:
+                    address = CLIENT if receiver is pump.server else SERVER
+                    receiver.receive([memoryview(datagram)], address, pump.now)
+                injected.clear()
 
             pump.onStep = step
             pump.connect()
@@ -108,5 +110,5 @@ class FuzzTests(SynchronousTestCase):
             number = first.open()
             first.write(number, bytes(60_000))
             first.finish(number)
-            self.assertTrue(pump.run(30, lambda: number in second.ended), seed)  # noqa: B023 (called at once)
+            self.assertTrue(pump.run(30, lambda: number in second.ended), seed)
             self.assertEqual(60_000, len(second.received[number]))

@@ -1,6 +1,9 @@
 """A peer that breaks the rules, in the fast path's shape and in others, hears the same of us as of plain aioquic."""
 
+# ruff: noqa: B023  (what is defined in a loop here is called in that turn of it)
+
 import tracemalloc
+from typing import Any
 
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode as Code
@@ -32,7 +35,8 @@ def violations(theirs: int, ours: int) -> dict[str, tuple[Code, list[bytes]]]:
     """
     What a hostile peer sends, packet by packet; the last is the one that breaks a rule.
 
-    :param theirs: the lowest number of a bidirectional stream of that peer; `ours`: of the other end, which has opened none.
+    :param theirs: the lowest number of a bidirectional stream of that peer.
+    :param ours: of the other end, which has opened none.
     """
     found: dict[str, tuple[Code, list[bytes]]] = {}
     for shape, frame in (("", stream), (" with length", withLength)):
@@ -92,7 +96,7 @@ class ViolationTests(SynchronousTestCase):
 
     def connect(self, isServer: bool, isOurs: bool) -> tuple[Pump, QuicConnection, QuicConnection]:
         """The victim and the hostile peer."""
-        fields = {"max_data": LIMITS.sessionWindow, "max_stream_data": LIMITS.streamWindow}
+        fields: dict[str, Any] = {"max_data": LIMITS.sessionWindow, "max_stream_data": LIMITS.streamWindow}
         client = newClient(isOurs and not isServer, LIMITS, **fields)
         server = newServer(client, isOurs and isServer, LIMITS, **fields)
         pump = Pump(client, server)
@@ -218,4 +222,4 @@ class MemoryTests(SynchronousTestCase):
             self.assertEqual(held, sum(sizes))
             self.assertLessEqual(max(sizes), 50_000)
             second.unread.clear()
-            self.assertTrue(pump.run(20, lambda: all(len(second.received[number]) == 500_000 for number in numbers)))  # noqa: B023 (called at once)
+            self.assertTrue(pump.run(20, lambda: all(len(second.received[number]) == 500_000 for number in numbers)))

@@ -1,5 +1,7 @@
 """The search for the path MTU: as a state, and on paths that carry this and no more."""
 
+# ruff: noqa: B023  (what is defined in a loop here is called in that turn of it)
+
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase

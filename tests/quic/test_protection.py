@@ -2,7 +2,8 @@
 
 import random
 
-from aioquic.quic.crypto import CryptoContext, CryptoError, derive_key_iv_hp
+from aioquic._crypto import CryptoError
+from aioquic.quic.crypto import CryptoContext, derive_key_iv_hp
 from aioquic.quic.packet import QuicProtocolVersion, decode_packet_number
 from aioquic.tls import CipherSuite
 from hypothesis import given, settings
@@ -65,7 +66,11 @@ class OpenTests(SynchronousTestCase):
     @given(
         st.sampled_from(SUITES),
         st.integers(300, 1 << 40),
-        st.lists(st.tuples(st.integers(-60, 60), st.integers(1, 4), st.binary(min_size=4, max_size=60)), min_size=1, max_size=6),
+        st.lists(
+            st.tuples(st.integers(-60, 60), st.integers(1, 4), st.binary(min_size=4, max_size=60)),
+            min_size=1,
+            max_size=6,
+        ),
         st.integers(0, 1),
     )
     def test_weOpenWhatAioquicSealsInAnyOrder(
@@ -85,9 +90,12 @@ class OpenTests(SynchronousTestCase):
         """One-byte numbers far beyond what was expected at first."""
         keys, theirs = contexts(SUITES[0])
         datagrams = [
-            theirs.encrypt_packet(b"\x40" + CID + (number & 0xFF).to_bytes(1), b"data", number) for number in range(0, 1000, 100)
+            theirs.encrypt_packet(b"\x40" + CID + (number & 0xFF).to_bytes(1), b"data", number)
+            for number in range(0, 1000, 100)
         ]
-        self.assertEqual(list(range(0, 1000, 100)), [number for _, number, plain in opened(keys, datagrams, 0) if plain])
+        self.assertEqual(
+            list(range(0, 1000, 100)), [number for _, number, plain in opened(keys, datagrams, 0) if plain]
+        )
 
     def test_forgedPacketsAreNotOpenedAndSpoilNothing(self) -> None:
         """Each byte of a packet changed in turn, between two good ones."""

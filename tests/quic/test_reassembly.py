@@ -14,7 +14,9 @@ from socketwarp.quic.reassembly import JOINED_PIECE, MAX_GAPS, SMALL_PIECE, Reas
 DATA = random.Random(1).randbytes(6000)
 
 frames = st.lists(
-    st.tuples(st.integers(0, 1200), st.integers(0, 700)).map(lambda pair: (pair[0] * 5, min(pair[0] * 5 + pair[1], 6000))),
+    st.tuples(st.integers(0, 1200), st.integers(0, 700)).map(
+        lambda pair: (pair[0] * 5, min(pair[0] * 5 + pair[1], 6000))
+    ),
     max_size=60,
 )
 
@@ -33,7 +35,10 @@ class OrderTests(SynchronousTestCase):
         size = chance.choice((1, 7, 100, 511, 512, 1200))
         step = 997 if size == 1 else size
         length = 6000 if size > 1 else 1000
-        frames = [*[(a, b) for a, b in some if b <= length], *((at, min(at + step, length)) for at in range(0, length, step))]
+        frames = [
+            *[(a, b) for a, b in some if b <= length],
+            *((at, min(at + step, length)) for at in range(0, length, step)),
+        ]
         chance.shuffle(frames)
         receiving, got = Reassembly(), b""
         for start, stop in frames:

@@ -82,9 +82,7 @@ class World:
         return heard
 
     def ack(self, now: float, *numbers: int, delay: float = 0.0, space: int = 2) -> None:
-        self.recovery.on_ack_received(
-            ack_rangeset=ranges(*numbers), ack_delay=delay, now=now, space=self.spaces[space]
-        )
+        self.recovery.on_ack_received(ack_rangeset=ranges(*numbers), ack_delay=delay, now=now, space=self.spaces[space])
 
 
 class ModelTests(SynchronousTestCase):
@@ -131,7 +129,9 @@ class ModelTests(SynchronousTestCase):
                     del sent[number]
                 if new:
                     recovery, largest = world.recovery, world.space.largest_acked_packet
-                    delay = max(TIME_THRESHOLD * max(recovery._rttLatest, recovery.smoothedRtt or INITIAL_RTT), GRANULARITY)
+                    delay = max(
+                        TIME_THRESHOLD * max(recovery._rttLatest, recovery.smoothedRtt or INITIAL_RTT), GRANULARITY
+                    )
                     gone = {
                         number
                         for number, when in sent.items()
@@ -335,7 +335,9 @@ class ProbeTests(SynchronousTestCase):
         world.recovery._ptoCount = 3
         world.recovery.discard_space(world.spaces[0])
         self.assertEqual(2 * SIZE, world.recovery.bytes_in_flight)
-        self.assertEqual((0, 0, None), (world.recovery._ptoCount, world.spaces[0].ack_eliciting_in_flight, world.spaces[0].ack_at))
+        self.assertEqual(
+            (0, 0, None), (world.recovery._ptoCount, world.spaces[0].ack_eliciting_in_flight, world.spaces[0].ack_at)
+        )
 
 
 class PersistentCongestionTests(SynchronousTestCase):

@@ -142,12 +142,11 @@ class CloseTests(NetworkCase):
         Notes(ours)
         self.network.passes = lambda port, datagram: port is not self.port
         server.close(Code.SHUTDOWN, "bye")
-        before, count = self.port.sent, 0
+        before = self.port.sent
         for _ in range(16):
             theirs.write(b"are you there?")
             self.clock.advance(0)
             self.clock.advance(0.001)
-            count += 1
         size = sum(len(piece) for each in server._closing for piece in each.pieces)
         self.assertEqual(5 * size, self.port.sent - before)  # for the 1st, 2nd, 4th, 8th and 16th datagram
         self.network.passes = lambda port, datagram: True
@@ -186,7 +185,9 @@ class CloseTests(NetworkCase):
         server.turn()
         self.network.run(5)
         self.assertEqual((7, True), (closed[0][0].errorCode, closed[0][0].fromPeer))
-        self.assertEqual(("closed with code 0x7", 7, False), (str(closed[1][0]), closed[1][0].errorCode, closed[1][0].fromPeer))
+        self.assertEqual(
+            ("closed with code 0x7", 7, False), (str(closed[1][0]), closed[1][0].errorCode, closed[1][0].fromPeer)
+        )
 
 
 class TurnTests(NetworkCase):

@@ -1,0 +1,262 @@
+"""The UDP port on loopback sockets, read by hand: batches, offload or not, full sockets."""
+
+
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from socketwarp.errors import AddressUnavailable
+from socketwarp.quic import datagrams
+from socketwarp.quic.datagrams import MAX_WAITING, DatagramPort, bind
+from socketwarp.quic.transmission import Transmission
+
+
+class Reactor:
+    def __init__(self) -> None:
+        self.readers: set[Any] = set()
+        self.writers: set[Any] = set()
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.add(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        self.writers.add(writer)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.discard(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        self.writers.discard(writer)
+
+
+class Handler:
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.batches: list[int] = []
+        self.calls: list[str] = []
+        self.onBatch = lambda: None
+
+    def datagramsReceived(self, received: list[memoryview], address: Any) -> None:
+        self.got += [bytes(each) for each in received]
+        self.batches.append(len(received))
+        self.onBatch()
+
+    def turnEnded(self) -> None:
+        self.calls.append("turn")
+
+    def writable(self) -> None:
+        self.calls.append("writable")
+
+
+class Full:
+    """A socket whose calls fail as they are told to, before they work."""
+
+    def __init__(self, real: socket.socket, *errors: int, segments: bool = True) -> None:
+        self.real, self.errors, self.segments = real, list(errors), segments
+        self.sent: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:  # Any: whatever a socket has
+        return getattr(self.real, name)
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        if option in (datagrams.UDP_SEGMENT, datagrams.UDP_GRO) and not self.segments:
+            raise OSError(errno.ENOPROTOOPT, "no such option")
+        self.real.setsockopt(level, option, value)
+
+    def _fail(self) -> None:
+        if self.errors:
+            number = self.errors.pop(0)
+            if number:
+                raise OSError(number, "as told")
+
+    def sendmsg(self, pieces: Any, control: Any, flags: int, address: Any) -> None:
+        self._fail()
+        self.real.sendmsg(pieces, control, flags, address)
+
+    def sendto(self, data: Any, address: Any) -> None:
+        self._fail()
+        self.sent.append(bytes(data))
+        self.real.sendto(data, address)
+
+    def recvmsg_into(self, *arguments: Any) -> Any:
+        self._fail()
+        return self.real.recvmsg_into(*arguments)
+
+
+class PortCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor, self.handler = Reactor(), Handler()
+        self.sockets: list[Full] = []
+        self.port = self.newPort(self.handler)
+        self.other = self.newPort(Handler())
+
+    def failing(self, *errors: int, segments: bool = True) -> Callable[[socket.socket], Full]:
+        def wrap(real: socket.socket) -> Full:
+            self.sockets.append(Full(real, *errors, segments=segments))
+            return self.sockets[-1]
+
+        return wrap
+
+    def newPort(self, handler: Handler, wrap: Any = lambda real: real) -> DatagramPort:
+        port = DatagramPort(self.reactor, handler, wrap(bind("127.0.0.1", 0, 1 << 16)))
+        self.addCleanup(port.close)
+        return port
+
+    def transmission(self, count: int, size: int = 100, last: int = 100) -> Transmission:
+        """As flights are made: header, payload, header, payload."""
+        pieces: list[Any] = []
+        for index in range(count):
+            pieces += [bytes([index]), bytes(size - 1 if index < count - 1 else last - 1)]
+        return Transmission(pieces, size, self.port.address)
+
+    def expected(self, count: int, size: int = 100, last: int = 100) -> list[bytes]:
+        return [bytes([index]).ljust(size if index < count - 1 else last, b"\0") for index in range(count)]
+
+
+class PortTests(PortCase):
+    def test_itIsADescriptor(self) -> None:
+        verifyObject(IReadWriteDescriptor, self.port)
+        self.assertIn(self.port, self.reactor.readers)
+        self.assertGreater(self.port.fileno(), 0)
+        self.assertEqual(
+            ("DatagramPort", "127.0.0.1", False), (self.port.logPrefix(), self.port.address[0], self.port.isBlocked)
+        )
+
+    def test_aTransmissionArrivesAsItsDatagrams(self) -> None:
+        self.other.send(self.transmission(20, last=37))
+        self.port.doRead()
+        self.assertEqual(self.expected(20, last=37), self.handler.got)
+        self.assertEqual(["turn"], self.handler.calls)
+
+    def test_aSingleDatagramMayBeInOneOrTwoPieces(self) -> None:
+        self.other.send(Transmission([b"one"], 3, self.port.address))
+        self.other.send(Transmission([b"t", b"wo"], 3, self.port.address))
+        self.port.doRead()
+        self.assertEqual([b"one", b"two"], self.handler.got)
+
+    def test_withoutOffloadEachDatagramGoesAndComesAlone(self) -> None:
+        sender = self.newPort(Handler(), self.failing(segments=False))
+        receiver = self.newPort(self.handler, self.failing(segments=False))
+        sender.send(self.transmission(5)._replace(address=receiver.address))
+        receiver.doRead()
+        self.assertEqual((self.expected(5), [1] * 5), (self.handler.got, self.handler.batches))
+
+    def test_offloadThatTheKernelRefusesIsSwitchedOffForGood(self) -> None:
+        for number in (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP):
+            self.handler.got.clear()
+            sender = self.newPort(Handler(), self.failing(number))
+            for _ in range(2):
+                sender.send(self.transmission(3))
+            self.port.doRead()
+            self.assertEqual(self.expected(3) * 2, self.handler.got)
+            self.assertEqual((6, False), (len(self.sockets[-1].sent), sender._hasSegmentation))
+
+    def test_whatThePathDoesNotTakeIsLostAndNothingElse(self) -> None:
+        for segments in (True, False):
+            self.handler.got.clear()
+            sender = self.newPort(Handler(), self.failing(errno.EMSGSIZE, segments=segments))
+            sender.send(self.transmission(3))
+            sender.send(self.transmission(1))
+            self.port.doRead()
+            self.assertEqual(b"\0".ljust(100, b"\0"), self.handler.got[-1])
+            self.assertEqual(1 if segments else 3, len(self.handler.got))
+            self.assertFalse(sender.isBlocked)
+
+    def test_aFullSocketKeepsWhatWaitsInOrderAndSaysWhenItGoesOn(self) -> None:
+        for segments in (True, False):
+            handler = Handler()
+            self.handler.got.clear()
+            sender = self.newPort(handler, self.failing(errno.EAGAIN, errno.EAGAIN, segments=segments))
+            for last in (10, 20, 30):
+                sender.send(self.transmission(3, last=last))
+            self.assertTrue(sender.isBlocked)
+            self.assertIn(sender, self.reactor.writers)
+            sender.doWrite()
+            self.assertEqual([], handler.calls)
+            sender.doWrite()
+            self.assertEqual(["writable"], handler.calls)
+            self.assertNotIn(sender, self.reactor.writers)
+            self.port.doRead()
+            self.assertEqual([each for last in (10, 20, 30) for each in self.expected(3, last=last)], self.handler.got)
+
+    def test_beyondALimitWhatWouldWaitIsDropped(self) -> None:
+        sender = self.newPort(Handler(), self.failing(errno.EAGAIN))
+        for _ in range(MAX_WAITING + 10):
+            sender.send(self.transmission(1))
+        self.assertEqual(MAX_WAITING, len(sender._waiting))
+
+    def test_errorsOfEarlierDatagramsAreReadOver(self) -> None:
+        """An ICMP message is reported by the next call, whatever that is."""
+        receiver = self.newPort(self.handler, self.failing(errno.ECONNREFUSED, 0))
+        self.other.send(self.transmission(1)._replace(address=receiver.address))
+        receiver.doRead()
+        self.assertEqual((1, ["turn"]), (len(self.handler.got), self.handler.calls))
+
+    def test_anEmptyDatagramIsNone(self) -> None:
+        self.other._socket.sendto(b"", self.port.address)
+        self.port.doRead()
+        self.assertEqual([], self.handler.got)
+
+    def test_aHandlerMayCloseThePort(self) -> None:
+        for _ in range(3):
+            self.other._socket.sendto(b"x", self.port.address)
+        self.handler.onBatch = self.port.close
+        self.port.doRead()
+        self.assertEqual(([], 1), (self.handler.calls, len(self.handler.batches)))
+        self.assertNotIn(self.port, self.reactor.readers)
+
+    def test_aTurnReadsSoMuchAndLeavesTheRest(self) -> None:
+        for _ in range(datagrams.READS_PER_TURN + 3):
+            self.other._socket.sendto(b"x", self.port.address)
+        self.port.doRead()
+        self.assertEqual(datagrams.READS_PER_TURN, len(self.handler.batches))
+
+    def test_aDescriptorThatFailsIsLogged(self) -> None:
+        told: list[dict[str, Any]] = []
+        self.patch(datagrams.log, "error", lambda text, **fields: told.append(fields))
+        self.port.connectionLost(Failure(OSError("gone")))
+        self.assertEqual([{"reason": "gone"}], told)
+
+
+class BindTests(SynchronousTestCase):
+    def test_aDualStackSocketTakesBothFamilies(self) -> None:
+        bound = bind("::", 0)
+        self.addCleanup(bound.close)
+        self.assertEqual(0, bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        self.assertEqual(
+            (datagrams.IP_PMTUDISC_PROBE, datagrams.IPV6_PMTUDISC_PROBE),
+            (
+                bound.getsockopt(socket.IPPROTO_IP, datagrams.IP_MTU_DISCOVER),
+                bound.getsockopt(socket.IPPROTO_IPV6, datagrams.IPV6_MTU_DISCOVER),
+            ),
+        )
+        self.assertFalse(bound.getblocking())
+
+    def test_anOccupiedPortIsNamed(self) -> None:
+        bound = bind("127.0.0.1", 0)
+        self.addCleanup(bound.close)
+        port = bound.getsockname()[1]
+        error = self.assertRaises(AddressUnavailable, bind, "127.0.0.1", port)
+        self.assertIn(f"UDP 127.0.0.1 port {port} can't be bound: Address already in use", str(error))
+
+    def test_withoutASocketTheReasonIsNamed(self) -> None:
+        def refuse(*arguments: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(socket, "socket", refuse)
+        error = self.assertRaises(AddressUnavailable, bind, "::", 0)
+        self.assertEqual("no UDP socket for ::: Too many open files", str(error))
+
+    def test_theKernelGivesLessThanAskedForAndThatIsLogged(self) -> None:
+        told: list[dict[str, Any]] = []
+        self.patch(datagrams.log, "warn", lambda text, **fields: told.append(fields))
+        self.patch(datagrams, "_enable", lambda *arguments: False)
+        bind("127.0.0.1", 0, 1 << 30).close()
+        self.assertEqual([1 << 30] * 2, [each["size"] for each in told])
