@@ -38,13 +38,12 @@ from .pathmtu import MAXIMUM
 from .protection import Keys
 from .receive import Receiver
 from .recovery import Recovery
-from .reset import ResetKey, isReset
+from .reset import REASON, ResetKey, isReset
 from .streams import Limits, Streams
 from .transmission import Transmission
 from .transmit import Transmitter
 
-#: Why a connection ends that the peer doesn't know any more (RFC 9000 §10.3).
-RESET = "the other end was restarted and doesn't know this session any more"
+CONNECTED, DRAINING = QuicConnectionState.CONNECTED, QuicConnectionState.DRAINING
 
 #: Packets under one key before we update it; AES-GCM's confidentiality limit is 2**23 (RFC 9001 §6.6).
 KEY_UPDATE_PACKETS = 1 << 21
@@ -55,7 +54,7 @@ logging.getLogger("quic").addHandler(logging.NullHandler())
 
 class Engine(QuicConnection):
     """
-    One QUIC connection, without sockets or timers: `receive`, `transmit`, `get_timer` and `handle_timer` drive it.
+    One QUIC connection, without sockets or timers: `receive`, `transmit`, `nextTimer` and `onTimer` drive it.
 
     Streams are reached through ``streams`` (what came in: ``streams.touched``), everything else through `next_event`.
 
@@ -117,8 +116,15 @@ class Engine(QuicConnection):
         """When `onTimer` is due; `None` before the first datagram and after the end."""
         if self._close_at is None:
             return None
-        timer, search = self.get_timer(), self._transmitter.searchTime()
-        return timer if search is None or timer is None or self.isDeaf else min(timer, search)
+        if not self._handshake_confirmed or self.isDeaf or not self._network_paths[0].is_validated:
+            return self.get_timer()
+        # The same for a connection in its prime, which has one packet number space and one path.
+        timer = self._close_at
+        self._loss_at = self.recovery.get_loss_detection_time(amplification_limited=False)
+        for when in (self.oneRtt.ack_at, self._loss_at, self._pacing_at, self._transmitter.searchTime()):
+            if when is not None and when < timer:
+                timer = when
+        return timer
 
     def onTimer(self, now: float) -> None:
         """Time has passed: losses, probes, idle time-out, the search for the path MTU."""
@@ -128,7 +134,7 @@ class Engine(QuicConnection):
     @property
     def isDeaf(self) -> bool:
         """Whether what comes in is dropped, because the connection closes."""
-        return self._close_pending or self._state in END_STATES
+        return self._close_pending or (self._state is not CONNECTED and self._state in END_STATES)
 
     @property
     def pathAddress(self) -> NetworkAddress:
@@ -233,7 +239,7 @@ class Engine(QuicConnection):
         if self._state in END_STATES:
             return
         if not datagram[0] & 0x80 and isReset(datagram, self._peer_cid.stateless_reset_token):
-            self.close(reason_phrase=RESET)
+            self.close(reason_phrase=REASON)
             self._close_end()
         else:
             self.receive_datagram(bytes(datagram), address, now)
@@ -281,7 +287,7 @@ class Engine(QuicConnection):
 
     def _handle_connection_close_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         super()._handle_connection_close_frame(context, frame_type, buf)
-        self.isClosedByPeer = not self._close_pending and self._state == QuicConnectionState.DRAINING
+        self.isClosedByPeer = not self._close_pending and self._state == DRAINING
         # Who knows the id that we chose has heard us, so its address is its own (RFC 9000 §8.1).
         self.isRefusal |= self.isClosedByPeer and context.host_cid == self.host_cid
 

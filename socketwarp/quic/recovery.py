@@ -81,6 +81,7 @@ class Recovery:
         self.smoothedRtt: float | None = None
         self._sendProbe = sendProbe
         self._spaces: list[QuicPacketSpace] = []
+        self._live: list[QuicPacketSpace] = []
         self._sent: dict[QuicPacketSpace, deque[Sent]] = {}
         self._rttVariance = 0.0
         self._rttLatest = 0.0
@@ -97,6 +98,7 @@ class Recovery:
     @spaces.setter
     def spaces(self, spaces: list[QuicPacketSpace]) -> None:
         self._spaces = spaces
+        self._live = list(spaces)
         self._sent = {space: deque() for space in spaces}
 
     @property
@@ -125,6 +127,8 @@ class Recovery:
         self._sent[space].clear()
         space.ack_at = space.loss_time = None
         space.ack_eliciting_in_flight = 0
+        if space in self._live:
+            self._live.remove(space)
         self._ptoCount = 0
 
     def get_probe_timeout(self, *, include_max_ack_delay: bool = True) -> float:
@@ -136,16 +140,15 @@ class Recovery:
 
     def get_loss_detection_time(self, *, amplification_limited: bool) -> float | None:
         """When the loss detection timer fires, if it is set (RFC 9002 §A.8)."""
-        lossTimes: list[float] = [space.loss_time for space in self._spaces if space.loss_time is not None]
-        if lossTimes:
-            return min(lossTimes)
-        if amplification_limited:
-            return None
-        isInFlight = any(
-            space.ack_eliciting_in_flight
-            for space in self._spaces
-            if self.handshake_confirmed or not space.is_application_data
-        )
+        lossTime: float | None = None
+        isInFlight = False
+        for space in self._live:
+            if space.loss_time is not None and (lossTime is None or space.loss_time < lossTime):
+                lossTime = space.loss_time
+            if self.handshake_confirmed or not space.is_application_data:
+                isInFlight = isInFlight or space.ack_eliciting_in_flight > 0
+        if lossTime is not None or amplification_limited:
+            return lossTime
         if isInFlight or not self.peer_completed_address_validation:
             timeout = self.get_probe_timeout(include_max_ack_delay=self.handshake_confirmed)
             return self._lastAckElicitingTime + timeout * 2.0 ** min(self._ptoCount, MAX_PTO_EXPONENT)

@@ -12,6 +12,9 @@ from os import urandom
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+#: Why a connection ends that the peer doesn't know any more.
+REASON = "the other end was restarted and doesn't know this session any more"
+
 #: Bytes of a token, and of the shortest datagram that can be a reset.
 TOKEN_SIZE = 16
 MINIMUM_SIZE = 21

@@ -312,7 +312,9 @@ class Session:
             return
         delay = max(BLOCKED_DELAY if self._sender.isBlocked else 0.0, when - self._clock.seconds())
         if self._timerCall is not None and self._timerCall.active():
-            self._timerCall.reset(delay)
+            # One that comes early is set anew then; to put it off with every packet costs more.
+            if self._timerCall.getTime() > self._clock.seconds() + delay:
+                self._timerCall.reset(delay)
         else:
             self._timerCall = self._clock.callLater(delay, self._timerFired)
 

@@ -170,7 +170,11 @@ class Stream:
 
     def drained(self) -> None:
         """Bytes were sent: resume the producer when few are left."""
-        if self._isProducerPaused and self._state.sending.unsentBytes <= self._lowWatermark and self._producer is not None:
+        if (
+            self._isProducerPaused
+            and self._state.sending.unsentBytes <= self._lowWatermark
+            and self._producer is not None
+        ):
             self._isProducerPaused = False
             self._producer.resumeProducing()
 
