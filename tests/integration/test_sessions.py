@@ -91,6 +91,11 @@ class TakeoverTests(SessionCase):
 class DrainTests(SessionCase):
     """SIGTERM while a transfer runs."""
 
+    def startBoth(self) -> None:
+        """Unless the test says so, the time for draining doesn't end before the test does."""
+        self.environment = {"SWL_DRAIN_SECONDS": "600", "SWC_DRAIN_SECONDS": "600", **self.environment}
+        super().startBoth()
+
     def drained(self, process: Process, sign: str) -> None:
         finish, transfer = self.transfer()
         process.send(SIGTERM)
