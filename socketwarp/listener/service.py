@@ -31,6 +31,7 @@ from ..settings import ListenerSettings
 from ..tcp.poll import Poll
 from ..wire.dialect import DIALECTS
 from .api import ApiServer, makeApi
+from .audit import AuditLog
 from .connectors import Connectors, Terms
 from .descriptors import Descriptors, raiseLimit
 from .entries import Lobby
@@ -79,7 +80,8 @@ def makeListener(
         files.append(_watchPolicy(settings.policyPath, lobby, reactor, settings.pollSeconds))
     server, apiFiles = makeApi(settings, reactor, connectors, ports, events)
     files = [credentials, *files, *apiFiles]
-    return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server)
+    audit = AuditLog(settings.stateDir, events)
+    return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server, audit)
 
 
 def _watchPolicy(path: Path, lobby: Lobby, reactor: IReactorTime, interval: float) -> FileWatch[Policy]:
@@ -124,6 +126,7 @@ class ListenerService(Service):
     _store: IPortStore
     _threads: ThreadPool
     _apiServer: ApiServer
+    _audit: AuditLog
     _api: IListeningPort | None = attrs.field(default=None, init=False)
 
     _log = Logger()
@@ -174,6 +177,7 @@ class ListenerService(Service):
             self.privilegedStartService()
         try:
             self.ports.restore()
+            self._audit.start()
         except ConfigurationError:
             self._closeSockets()
             raise
@@ -211,6 +215,7 @@ class ListenerService(Service):
         await gone
         self._verifier.stop()
         await self._store.close()
+        self._audit.stop()
         self._threads.stop()
 
     def _closeSockets(self) -> None:

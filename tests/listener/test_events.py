@@ -50,6 +50,30 @@ class EventTests(SynchronousTestCase):
             self.emit(port)
         self.assertEqual((events.REMEMBERED, 2), (len(self.events.since(0)), self.events.since(0)[0].number))
 
+    def refuse(self) -> None:
+        self.events.emit("api.refused", who="", address="", method="", path="", code="", reason="")
+
+    def test_whatStrangersCanCauseIsToldSoOftenAndNoMore(self) -> None:
+        now = 0.0
+        self.events = Events(lambda: now)
+        counted: list[str] = []
+        self.events.count(lambda name, fields: counted.append(name))
+        _, burst = events.LIMITS["api.refused"]
+        for _ in range(1000):
+            self.refuse()
+        self.assertEqual((burst, 1000), (self.events.last, len(counted)))
+        now = 1.0
+        self.refuse()
+        summary, last = self.events.since(int(burst))
+        self.assertEqual({"name": "api.refused", "count": 1000 - burst}, summary.fields)
+        self.assertEqual("api.refused", last.name)
+
+    def test_othersAreToldAllTheSame(self) -> None:
+        for _ in range(1000):
+            self.refuse()
+        self.emit()
+        self.assertEqual("port.closed", self.events.since(0)[-1].name)
+
     def test_subscribersHearUntilTheyLeave(self) -> None:
         heard: list[Event] = []
         leave = self.events.subscribe(heard.append)

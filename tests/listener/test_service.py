@@ -17,12 +17,15 @@ from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address
 from socketwarp.listener.api import Api, ApiServer, makeSite
+from socketwarp.listener.audit import AuditLog
 from socketwarp.listener.connectors import Terms
 from socketwarp.listener.service import ListenerService, makeListener
 from socketwarp.listener.store import Kept
 from socketwarp.listener.wishes import PortSpec
+from socketwarp.memory import LOOK_SECONDS
 from socketwarp.settings import ListenerSettings, parsePortRanges
 from tests.certs import Authority, pem, writeFile
+from tests.fakes import sessionPair
 from tests.listener.rig import Rig
 
 
@@ -90,9 +93,9 @@ class ServiceTests(SynchronousTestCase):
         quic: Any = FakeQuic(self.done)  # Any: the same
         rig, threads = self.rig, FakeThreads(self.done)
         server = ApiServer(makeSite(Api(rig.reactor, rig.connectors, rig.ports, rig.events)))
-        return ListenerService(
-            self.settings, reactor, [watch], rig.verifier, rig.connectors, quic, rig.ports, rig.store, threads, server
-        )
+        audit = AuditLog(Path(self.mktemp()), rig.events)
+        ends = rig.verifier, rig.connectors, quic
+        return ListenerService(self.settings, reactor, [watch], *ends, rig.ports, rig.store, threads, server, audit)
 
     def test_itIsAService(self) -> None:
         self.assertTrue(IService.providedBy(self.service))
@@ -190,6 +193,22 @@ class MakeListenerTests(SynchronousTestCase):
         service = self.make(keepAlive=7.0, idleTimeout=21.0, sharedUids=("uid-1",), parkSeconds=2.0)
         self.assertEqual(Terms(7.0, 21.0, frozenset({"uid-1"})), service.connectors._terms)
         self.assertEqual(2.0, service.ports._lobby.limits.parkSeconds)
+
+    def test_visitorsWaitOutsideWhileMemoryIsUsedUp(self) -> None:
+        """And the events say which setting that is."""
+        reactor = MemoryReactorClock()
+        service = makeListener(attrs.evolve(self.settings, memoryBudget=20_000_000), reactor)
+        assert isinstance(service, ListenerService)
+        events = service.ports._lobby.events
+        session, _ = sessionPair(reactor)
+        service._quic._admit(session)
+        session.buffered = 20_000_000
+        reactor.advance(LOOK_SECONDS)
+        session.buffered = 0
+        reactor.advance(LOOK_SECONDS)
+        paused, resumed = (event for event in events.since(0) if event.name.startswith("port."))
+        self.assertEqual(("port.paused", "port.resumed"), (paused.name, resumed.name))
+        self.assertEqual("20000000 bytes of memory are used up (SWL_MEMORY_BUDGET)", paused.fields["reason"])
 
     def test_bothDialectsAreOffered(self) -> None:
         self.assertEqual(["socketwarp/1", "hq-29"], self.make()._quic._protocols)

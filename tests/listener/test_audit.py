@@ -1,0 +1,92 @@
+"""Who changed what."""
+
+import json
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.errors import ConfigurationError
+from socketwarp.listener import audit
+from socketwarp.listener.audit import AuditLog
+from tests.listener.client import Client
+from tests.listener.rig import Rig
+
+WISH = {"uid": "uid-1", "target_host": "db", "target_port": 5432}
+
+
+class AuditTests(SynchronousTestCase):
+    """Each change is a line, whatever the log's level."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.client = Client(self.rig)
+        self.log = AuditLog(Path(self.mktemp()), self.rig.events)
+        self.log.start()
+        self.addCleanup(self.log.stop)
+
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.path.read_text().splitlines()]
+
+    def test_aChangeHasWhoFromWhereWhatBeforeAndAfter(self) -> None:
+        _, port = self.client.json("PUT", "/v1/ports/18080", WISH)
+        self.client.json("PUT", "/v1/ports/18080", WISH | {"target_port": 5433})
+        self.client.json("GET", "/v1/ports/18080")
+        first, second = self.lines()
+        wished = {name: port[name] for name in (*WISH, "port", "bind_address", "limits", "options")}
+        self.assertEqual(
+            {
+                "time": "1970-01-01T00:00:00.000Z",
+                "who": "anonymous",
+                "address": "127.0.0.1:50000",
+                "action": "port.put",
+                "subject": "18080",
+                "before": None,
+                "after": wished,
+                "outcome": "done",
+            },
+            first,
+        )
+        self.assertEqual(("port.change", wished), (second["action"], second["before"]))
+        self.assertEqual(wished | {"target_port": 5433}, second["after"])
+
+    def test_theOriginalsCallsAreNotedAsWell(self) -> None:
+        self.rig.connected("uid-1")
+        self.client.callJson("POST", "/open", {"uid": "uid-1", "port": 1, "connect_address": "x", "connect_port": 2})
+        self.client.callJson("DELETE", "/close", {"port": 1})
+        self.assertEqual(["port.put", "port.delete"], [line["action"] for line in self.lines()])
+
+    def test_whatFailedSaysSo(self) -> None:
+        self.rig.store.broken = True
+        self.client.json("PUT", "/v1/ports/18080", WISH)
+        (line,) = self.lines()
+        self.assertEqual(("store-unavailable", None), (line["outcome"], line["after"]))
+
+    def test_onlyWeReadIt(self) -> None:
+        self.assertEqual(0o600, self.log.path.stat().st_mode & 0o777)
+
+    def test_itGoesOnWhereItWas(self) -> None:
+        self.client.json("PUT", "/v1/ports/18080", WISH)
+        self.log.stop()
+        again = AuditLog(self.log.path.parent, self.rig.events)
+        again.start()
+        self.addCleanup(again.stop)
+        self.client.json("DELETE", "/v1/ports/18080")
+        self.assertEqual(["port.put", "port.delete"], [line["action"] for line in self.lines()])
+
+    def test_itTakesSoMuchRoomAndNoMore(self) -> None:
+        self.patch(audit, "FILE_BYTES", 1000)
+        self.patch(audit, "FILES_KEPT", 2)
+        log = AuditLog(Path(self.mktemp()), self.rig.events)
+        log.start()
+        self.addCleanup(log.stop)
+        for port in range(18000, 18030):
+            self.client.json("PUT", f"/v1/ports/{port}", WISH)
+        self.assertEqual(
+            ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"], sorted(each.name for each in log.path.parent.iterdir())
+        )
+
+    def test_aDirectoryThatCannotBeUsed(self) -> None:
+        path = Path(self.mktemp())
+        path.write_text("")
+        error = self.assertRaises(ConfigurationError, AuditLog(path, self.rig.events).start)
+        self.assertIn("SWL_STATE_DIR", str(error))
