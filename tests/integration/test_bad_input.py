@@ -84,9 +84,8 @@ class FilesTests(RefusalCase):
 
     def test_filesThatAreMissingUnreadableOrSomethingElse(self) -> None:
         (self.directory / "notes.txt").write_text("not a certificate\n")
-        for variable in ("SWL_CERT_PATH", "SWL_KEY_PATH", "SWL_CA_PATH"):
-            for path in ("nowhere.pem", ".", "notes.txt"):
-                self.assertListenerRefuses(variable, path, path)
+        for variable, path in (("SWL_CERT_PATH", "nowhere.pem"), ("SWL_KEY_PATH", "."), ("SWL_CA_PATH", "notes.txt")):
+            self.assertListenerRefuses(variable, path, path)
         for key in ("client_cert_path", "client_key_path", "ca_cert_path"):
             self.settings[key], before = "nowhere.pem", self.settings[key]
             self.assertRefuses(EX_CONFIG, "swconnector", "nowhere.pem")
