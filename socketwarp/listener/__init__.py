@@ -7,6 +7,7 @@ away), `ports` (the wishes, kept and reconciled), `entries` (one port: socket, l
 visitor), `wishes` (what may be wished), `store` (wishes on the disk), `descriptors` (sockets that pause before the
 process runs out of file descriptors), `policy` (the operator's rules), `tokens` (of the API's callers; `tomlfiles`
 reads both), `api` (the HTTP calls, the only room that imports klein), `events` (what happened, once, for every reader;
-`throttle` says how often), `metrics` and `probe` (a stream to a target, to see how far it gets). May import
-``identity``, ``bridge``, ``control``, ``wire``, ``settings``, ``interfaces`` and ``errors``; never ``connector``.
+`throttle` says how often), `audit` (who changed what, in a file), `metrics`, `explain` (would this visitor get through)
+and `probe` (a stream to a target, to see how far it gets). May import ``identity``, ``bridge``, ``control``, ``wire``,
+``settings``, ``interfaces`` and ``errors``; never ``connector``.
 """
