@@ -225,6 +225,17 @@ class BadSettings(SettingsTests):
         line = self.listenerRefusal(SWL_RECHECK_GRACE_SECONDS="-1")
         self.assertEqual(line, "SWL_RECHECK_GRACE_SECONDS: '-1' is not a number of seconds, 0 or more")
 
+    def test_memory(self) -> None:
+        """0 is no budget; what only megabytes could mean isn't one either."""
+        self.assertEqual(2**30, load(ListenerSettings, {}, {}).memoryBudget)
+        for budget in (0, 2**24, 2**40):
+            self.assertEqual(budget, load(ListenerSettings, {}, {"SWL_MEMORY_BUDGET": str(budget)}).memoryBudget)
+        for text in ("512", "1G", "-1", str(2**40 + 1)):
+            self.assertEqual(
+                self.listenerRefusal(SWL_MEMORY_BUDGET=text),
+                f"SWL_MEMORY_BUDGET: {text!r} is not 0 (none), or a number of bytes from 16777216 to 1099511627776",
+            )
+
     def test_addresses(self) -> None:
         """IP addresses, not names."""
         for text in ("localhost", "256.0.0.1", "[::]", "1.2.3.4:80"):

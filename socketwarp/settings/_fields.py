@@ -56,6 +56,8 @@ def setting(
 
 #: Flow-control windows: at least one datagram's worth, at most what an end with one busy session can afford.
 _WINDOW = wholeNumber("a number of bytes from 16384 to 1073741824", 2**14, 2**30)
+#: At least what a few visitors take: a smaller number was meant as megabytes.
+_BUDGET = wholeNumber("0 (none), or a number of bytes from 16777216 to 1099511627776", 2**24, 2**40, none=0)
 _STREAMS = wholeNumber("a whole number from 1 to 1000000", 1, 1_000_000)
 _LOG_LEVELS = choice("error", "warn", "info", "debug")
 
@@ -76,6 +78,8 @@ class CommonSettings:
     :ivar streamWindow: bytes a peer may send on a stream before we have consumed them.
     :ivar sessionWindow: the same for all streams of a session together.
     :ivar streamLimit: streams that a session may have at a time.
+    :ivar memoryBudget: bytes that all sessions together may hold: buffers, and a share for each stream; from three
+        quarters of it on less is read, when it is used up nobody is let in; 0: no budget.
     :ivar drainSeconds: how long running connections may take to finish when we are told to stop, seconds; 0: no time.
     """
 
@@ -128,6 +132,9 @@ class CommonSettings:
     )
     streamLimit: int = setting(
         _STREAMS, "_STREAM_LIMIT", "stream-limit", "streams at a time in a session", default=10_000
+    )
+    memoryBudget: int = setting(
+        _BUDGET, "_MEMORY_BUDGET", "memory-budget", "memory for all connections together", default=2**30, unit="bytes"
     )
     drainSeconds: float = setting(
         SECONDS_OR_NONE,

@@ -55,11 +55,11 @@ class Kind(Generic[T]):
         return isinstance(value, self.native) and (bool in self.native or not isinstance(value, bool))
 
 
-def wholeNumber(wants: str, low: int, high: int) -> Kind[int]:
-    """A whole number from `low` to `high`."""
+def wholeNumber(wants: str, low: int, high: int, none: int | None = None) -> Kind[int]:
+    """A whole number from `low` to `high`, or the one that says that there is no limit."""
 
     def parse(value: Any) -> int:  # Any: see Kind.parse
-        if not _WHOLE.fullmatch(str(value)) or not low <= int(value) <= high:
+        if not _WHOLE.fullmatch(str(value)) or not (low <= int(value) <= high or int(value) == none):
             raise ValueError
         return int(value)
 
