@@ -8,11 +8,13 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, ISession
+from ..memory import MemoryBudget
 from ..quic.endpoint import TransportSettings, connect
 from ..settings import ConnectorSettings, ListenerName
 from ..tcp.dial import dial
@@ -59,6 +61,8 @@ def makeConnector(
 class ConnectorService(MultiService):
     """A connector: a link to each of its listeners, and what serves the streams of their sessions."""
 
+    _log = Logger()
+
     def __init__(
         self,
         settings: ConnectorSettings,
@@ -78,6 +82,7 @@ class ConnectorService(MultiService):
         dialOne = partial(dial, Poll(self._reactor), self._reactor)
         targets = Targets(Policy(settings.allowTargets), self._reactor, dialOne, settings.dialTimeout)
         self._streams = IncomingStreams(targets, self._reactor, settings.dialLimit)
+        self._memory = MemoryBudget(self._reactor, settings.memoryBudget, self._full)
         self._network = NetworkWatch(self._reactor, self._reactor, self._wake)
         self._links = [self._makeLink(name) for name in (ListenerName(settings.serverName), *settings.serverNames)]
         for link in self._links:
@@ -116,6 +121,14 @@ class ConnectorService(MultiService):
     def reload(self) -> None:
         """See `IReloadable.reload`."""
         self._credentials.check(insist=True)
+
+    def _full(self, isFull: bool) -> None:
+        """Memory is used up, or no more."""
+        self._streams.isFull = isFull
+        if isFull:
+            self._log.warn("{limit} bytes of memory are used up (SWC_MEMORY_BUDGET)", limit=self._memory.limit)
+        else:
+            self._log.info("new streams are served again")
 
     async def _stop(self) -> None:
         self._credentials.stop()
@@ -156,6 +169,7 @@ class ConnectorService(MultiService):
 
         async def converse() -> Conversation:
             session = await attempts()
+            self._memory.watch(session)
             self._streams.serve(session)
             features = (PING, YIELDS) if yields else (PING,)
             hello = Hello("socketwarp", version("socketwarp"), self._instance, self._settings.streamLimit, features)

@@ -19,7 +19,11 @@ PREAMBLE_TIMEOUT = 10.0
 
 
 class IncomingStreams:
-    """Serves the streams of all sessions; the limit of dials under way holds for all of them together."""
+    """
+    Serves the streams of all sessions; the limit of dials under way holds for all of them together.
+
+    :ivar isFull: every new stream is refused, because memory is used up.
+    """
 
     _log = Logger()
 
@@ -34,6 +38,7 @@ class IncomingStreams:
         self._running = 0
         self._waiters: list[Deferred[None]] = []
         self._isLeaving = False
+        self.isFull = False
 
     def serve(self, session: ISession) -> None:
         """Take the session's streams from now on."""
@@ -55,9 +60,10 @@ class IncomingStreams:
         if self._isLeaving and not dialect.hasControl:
             stream.abort(Code.SHUTDOWN)
             return
-        if self._pending >= self._dialLimit:
+        if self.isFull or self._pending >= self._dialLimit:
             stream.abort(Code.LIMIT)
-            self._log.warn("session {session}: {limit} dials are under way", session=session, limit=self._dialLimit)
+            why = "memory is used up" if self.isFull else f"{self._dialLimit} dials are under way"
+            self._log.warn("session {session}: a stream is refused, {why}", session=session, why=why)
             return
         self._pending += 1
         self._running += 1

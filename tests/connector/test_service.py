@@ -4,12 +4,14 @@ import os
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from socketwarp.connector import service
 from socketwarp.errors import Code, ConfigurationError, SessionLost
 from socketwarp.interfaces import Address, ICredentials, ISession, IStream
+from socketwarp.memory import LOOK_SECONDS
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.settings import ConnectorSettings, ListenerName
 from socketwarp.wire.messages import Goaway, Hello, Welcome
@@ -118,6 +120,28 @@ class ConnectorTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertTrue(target.sawReset)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_streamsAreRefusedWhileMemoryIsUsedUp(self) -> None:
+        """And served when there is some again."""
+        self.addCleanup(self.start().stopService)
+        listener, session = sessionPair(self.reactor)
+        self.attempts[0].callback(session)
+        refused = self.successResultOf(listener.openStream())
+        refused.write(formatPreamble29("1-1", "10.0.0.1", 80))
+        session.buffered = 2**30
+        with capturedLogs() as events:
+            self.reactor.advance(LOOK_SECONDS)
+        self.assertIn(2**30, [event.get("limit") for event in events if event["log_level"] is LogLevel.warn])
+        settle(self.reactor)
+        count = len(self.reactor.dials)
+        late = self.successResultOf(listener.openStream())
+        late.write(formatPreamble29("1-2", "10.0.0.1", 80))
+        settle(self.reactor)
+        self.assertEqual(count, len(self.reactor.dials))
+        session.buffered = 0
+        self.reactor.advance(LOOK_SECONDS)
+        self.visitor(listener, formatPreamble29("1-3", "10.0.0.1", 80))
+        self.assertEqual(count + 1, len(self.reactor.dials))
 
     def test_stoppingLetsConnectionsFinish(self) -> None:
         """The listener is told, opens no more streams, and ends the session when the last one is over."""

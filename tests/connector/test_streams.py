@@ -211,6 +211,18 @@ class Refusing(StreamTests):
         self.open(self.preamble())
         self.assertEqual(len(self.reactor.dials), 2)
 
+    def test_noMoreMemory(self) -> None:
+        """Refuses what is new, and lets go on what is there."""
+        _, running = self.open(self.preamble())
+        self.reactor.dials[0].succeeds()
+        self.streams.isFull = True
+        _, receiver = self.open(self.preamble())
+        self.refused(receiver, Code.LIMIT)
+        self.assertIsNone(running.reason)
+        self.streams.isFull = False
+        self.open(self.preamble())
+        self.assertEqual(len(self.reactor.dials), 2)
+
     def test_aFaultOfOurs(self) -> None:
         """Ends that connection, and no other."""
 
