@@ -4,7 +4,7 @@ TCP ports that stop accepting before the process runs out of file descriptors.
 A port that takes what it can't serve has to close it, and a visitor sees a clean empty answer. Here visitors wait in
 the kernel's queue instead until descriptors are free again, and a reserve stays for the API, the verifier and the
 database. A new descriptor always gets the lowest free number (POSIX), so the number of the latest one says how many are
-in use without counting them.
+in use without counting them. Who runs out of something else can have the ports wait, too.
 """
 
 import os
@@ -65,6 +65,11 @@ class Descriptors:
     _lowestFree: Callable[[int], int] = lowestFree
     _sockets: set[Port] = attrs.field(factory=set, init=False)
     _look: IDelayedCall | None = attrs.field(default=None, init=False)
+    _isHeld: bool = attrs.field(default=False, init=False)
+
+    @property
+    def _isPaused(self) -> bool:
+        return self._isHeld or self._look is not None
 
     @property
     def _reserve(self) -> int:
@@ -82,9 +87,19 @@ class Descriptors:
             raise PortUnavailable(f"port {port} can't be opened on {address}: {error}") from error
         socket = Port(self._poll, listening, accept, self)
         self._sockets.add(socket)
-        if self._look is not None:
+        if self._isPaused:
             socket.pause()
         return socket
+
+    def hold(self, reason: str) -> None:
+        """Accept nobody until `release`, for want of something that isn't a descriptor."""
+        self._isHeld = True
+        self._pausePorts(reason)
+
+    def release(self) -> None:
+        """It is there again: go on, if there are descriptors."""
+        self._isHeld = False
+        self._resumePorts()
 
     def closed(self, port: Port) -> None:
         """See `IUsher`."""
@@ -112,16 +127,25 @@ class Descriptors:
     def _pause(self, reason: str) -> None:
         if self._look is not None:
             return
-        for socket in self._sockets:
-            socket.pause()
         self._look = self._clock.callLater(LOOK_SECONDS, self._lookAgain)
-        self._events.emit("port.paused", reason=reason)
+        self._pausePorts(reason)
 
     def _lookAgain(self) -> None:
         if self._free(next(iter(self._sockets)).fileno()) <= 0:
             self._look = self._clock.callLater(LOOK_SECONDS, self._lookAgain)
             return
         self._look = None
+        self._resumePorts()
+
+    def _pausePorts(self, reason: str) -> None:
+        for socket in self._sockets:
+            socket.pause()
+        self._events.emit("port.paused", reason=reason)
+
+    def _resumePorts(self) -> None:
+        """Nothing keeps the ports, unless something else still does."""
+        if self._isPaused:
+            return
         for socket in self._sockets:
             socket.startListening()
         self._events.emit("port.resumed")

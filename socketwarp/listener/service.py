@@ -25,7 +25,8 @@ from zope.interface import implementer
 from ..errors import AddressUnavailable, ConfigurationError
 from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
-from ..interfaces import Address, IReloadable, IVerifier
+from ..interfaces import Address, IReloadable, ISession, IVerifier
+from ..memory import MemoryBudget
 from ..quic.endpoint import QuicServer, TransportSettings
 from ..settings import ListenerSettings
 from ..tcp.poll import Poll
@@ -59,6 +60,10 @@ def makeListener(
     def renew(fresh: Credentials) -> None:
         quic.credentials = fresh
 
+    def admit(session: ISession) -> None:
+        memory.watch(session)
+        connectors.admit(session)
+
     paths = (settings.certPath, settings.keyPath, settings.caPath)
     load = partial(loadCredentials, *paths, settings.crlPaths, settings.crlExpired, role="server")
     credentials = FileWatch(reactor, (*paths, *settings.crlPaths), load, renew, settings.pollSeconds)
@@ -67,14 +72,13 @@ def makeListener(
     policy = RecheckPolicy(settings.recheckSeconds, settings.recheckGrace)
     terms = Terms(settings.keepAlive, settings.idleTimeout, frozenset(settings.sharedUids))
     connectors = Connectors(reactor, verifier, events, policy, terms)
-    quic = QuicServer(
-        reactor, credentials.current, list(DIALECTS), _transport(settings), connectors.admit, connectors.turnedAway
-    )
+    quic = QuicServer(reactor, credentials.current, list(DIALECTS), _transport(settings), admit, connectors.turnedAway)
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
-    listen = Descriptors(reactor, Poll(reactor), events, raiseLimit()).listen
+    descriptors = Descriptors(reactor, Poll(reactor), events, raiseLimit())
+    memory = _memoryBudget(settings, reactor, descriptors)
     limits = Limits(parkSeconds=settings.parkSeconds)
-    lobby = Lobby(reactor, listen, connectors, store, events, limits)
+    lobby = Lobby(reactor, descriptors.listen, connectors, store, events, limits)
     ports = Ports(lobby, settings.allowPorts)
     if settings.policyPath is not None:
         files.append(_watchPolicy(settings.policyPath, lobby, reactor, settings.pollSeconds))
@@ -82,6 +86,18 @@ def makeListener(
     files = [credentials, *files, *apiFiles]
     audit = AuditLog(settings.stateDir, events)
     return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server, audit)
+
+
+def _memoryBudget(settings: ListenerSettings, clock: IReactorTime, descriptors: Descriptors) -> MemoryBudget:
+    """The budget that keeps visitors out once it is used up."""
+
+    def full(isFull: bool) -> None:
+        if isFull:
+            descriptors.hold(f"{settings.memoryBudget} bytes of memory are used up (SWL_MEMORY_BUDGET)")
+        else:
+            descriptors.release()
+
+    return MemoryBudget(clock, settings.memoryBudget, full)
 
 
 def _watchPolicy(path: Path, lobby: Lobby, reactor: IReactorTime, interval: float) -> FileWatch[Policy]:

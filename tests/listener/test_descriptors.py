@@ -110,6 +110,31 @@ class DescriptorsTests(SynchronousTestCase):
         self.poll.doRead()
         self.assertEqual(2 + 2 + 1, len(self.accepted))
 
+    def test_portsWaitWhenSomethingElseHasRunOut(self) -> None:
+        """Those that are opened meanwhile, too."""
+        self.descriptors.hold("no more coffee")
+        ports = (self.port, self.listen())
+        self.assertEqual([False] * 2, [self.isWatched(port) for port in ports])
+        self.assertEqual("no more coffee", self.events.since(0)[-1].fields["reason"])
+        self.descriptors.release()
+        self.poll.doRead()
+        self.assertEqual(2, len(self.accepted))
+        self.assertEqual(["port.paused", "port.resumed"], self.told())
+
+    def test_acceptingGoesOnWhenNothingIsMissingAnyMore(self) -> None:
+        """Whichever comes back first."""
+        for first, second in ((self.descriptors.release, self.freeSome), (self.freeSome, self.descriptors.release)):
+            self.descriptors.hold("memory")
+            self.descriptors.exhausted(OSError(24, "too many"))
+            first()
+            self.assertFalse(self.isWatched(self.port))
+            second()
+            self.assertTrue(self.isWatched(self.port))
+        self.assertEqual(["port.paused", "port.paused", "port.resumed"] * 2, self.told())
+
+    def freeSome(self) -> None:
+        self.clock.advance(LOOK_SECONDS)
+
     def test_aBurstTakesNoMoreThanThereIsRoomFor(self) -> None:
         self.free = 10
         self.visit(40)

@@ -201,7 +201,7 @@ class MakeListenerTests(SynchronousTestCase):
         assert isinstance(service, ListenerService)
         events = service.ports._lobby.events
         session, _ = sessionPair(reactor)
-        service._quic._admit(session)
+        service._quic._onSession(session)
         session.buffered = 20_000_000
         reactor.advance(LOOK_SECONDS)
         session.buffered = 0
