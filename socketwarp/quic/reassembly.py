@@ -96,7 +96,7 @@ class Reassembly:
         many they are.
         """
         if self.isInOrder and offset == self.offset and size >= SMALL_PIECE * len(pieces):
-            self.pieces += pieces
+            self.pieces += [piece for piece in pieces if piece]
             self.offset += size
             self._checkFinalSize(self.offset, fin)
             self.highest = self.offset

@@ -67,6 +67,33 @@ class OrderTests(SynchronousTestCase):
                 self.assertEqual(DATA[run.start : run.stop], b"".join(run.pieces))
         self.assertEqual(DATA[: receiving.offset], taken(receiving))
 
+    def test_emptyFramesMakeNoPieces(self) -> None:
+        """A FIN may come in a packet of its own, and a receiver is promised pieces that aren't empty."""
+        receiving = Reassembly()
+        receiving.receiveRun(0, [DATA[:2000], b"", DATA[2000:4000], b""], 4000, True)
+        self.assertEqual([DATA[:2000], DATA[2000:4000]], receiving.take())
+        self.assertTrue(receiving.isFinished)
+        receiving = Reassembly()
+        receiving.receiveRun(0, [b""], 0, False)
+        self.assertEqual([], receiving.take())
+
+    def test_aRunIsTakenAsItsFramesWouldBe(self) -> None:
+        """In order, behind a gap, overlapping, and of small pieces."""
+        for start, size in ((100, 600), (100, 10), (0, 40), (700, 600), (50, 600)):
+            whole, single = Reassembly(), Reassembly()
+            for each in (whole, single):
+                each.receive(0, DATA[:100], False)
+            pieces: list[bytes | bytearray | memoryview] = [
+                DATA[at : at + size] for at in range(start, start + 3 * size, size)
+            ]
+            whole.receiveRun(start, pieces, 3 * size, True)
+            for index, piece in enumerate(pieces):
+                single.receive(start + index * size, piece, index == 2)
+            self.assertEqual(taken(single), taken(whole))
+            self.assertEqual(
+                (single.offset, single.highest, single.finalSize), (whole.offset, whole.highest, whole.finalSize)
+            )
+
     def test_isInOrderUntilAGapAFinOrAStop(self) -> None:
         for spoil in (
             lambda each: each.receive(5, b"x", False),
