@@ -1,7 +1,5 @@
 """The UDP port on loopback sockets, read by hand: batches, offload or not, full sockets."""
 
-
-
 import errno
 import socket
 from collections.abc import Callable

@@ -103,25 +103,32 @@ class ViolationTests(SynchronousTestCase):
         pump.connect()
         return (pump, server, client) if isServer else (pump, client, server)
 
-    def codeAfter(self, isServer: bool, isOurs: bool, packets: list[bytes], first: int = 0x40) -> int | None:
-        """What the hostile peer hears."""
+    def codeAfter(
+        self, isServer: bool, isOurs: bool, packets: list[bytes], first: int = 0x40, isBatch: bool = False
+    ) -> int | None:
+        """What the hostile peer hears; the packets come one by one, or all in one batch."""
         pump, victim, peer = self.connect(isServer, isOurs)
         address = CLIENT if isServer else SERVER
-        give(victim, [sealed(peer, plain) for plain in packets[:-1]], address, pump.now)
-        self.assertIsNone(victim._close_event)
-        give(victim, [sealed(peer, packets[-1], first)], address, pump.now)
+        datagrams = [*(sealed(peer, plain) for plain in packets[:-1]), sealed(peer, packets[-1], first)]
+        if not isBatch:
+            give(victim, datagrams[:-1], address, pump.now)
+            self.assertIsNone(victim._close_event)
+            del datagrams[:-1]
+        give(victim, datagrams, address, pump.now)
         pump.run(0.1)
         return peer._close_event.error_code if peer._close_event is not None else None
 
     def test_everyViolationIsAnsweredWithItsErrorCodeByServers(self) -> None:
         for name, (code, packets) in violations(theirs=0, ours=1).items():
             codes = [self.codeAfter(True, isOurs, packets) for isOurs in (False, True)]
-            self.assertEqual((name, [code, code]), (name, codes))
+            codes.append(self.codeAfter(True, True, packets, isBatch=True))
+            self.assertEqual((name, [code] * 3), (name, codes))
 
     def test_everyViolationIsAnsweredWithItsErrorCodeByClients(self) -> None:
         for name, (code, packets) in violations(theirs=1, ours=0).items():
             codes = [self.codeAfter(False, isOurs, packets) for isOurs in (False, True)]
-            self.assertEqual((name, [code, code]), (name, codes))
+            codes.append(self.codeAfter(False, True, packets, isBatch=True))
+            self.assertEqual((name, [code] * 3), (name, codes))
 
     def test_reservedBitsAreAProtocolViolation(self) -> None:
         for first in (0x48, 0x50):

@@ -229,6 +229,28 @@ class WriteTests(StreamCase):
         self.network.run(5)
         self.assertEqual(["pause"], producer.calls)
 
+    def test_whileMemoryIsShortAProducerWaitsForEachByte(self) -> None:
+        _, theirs = self.both()
+        self.session.saveMemory(True)
+        producer = self.register(self.ours)
+        self.ours.write(b"x")
+        self.assertEqual(["pause"], producer.calls)
+        self.network.run(1)
+        self.assertEqual((["pause", "resume"], b"x"), (producer.calls, theirs.data))
+        self.session.saveMemory(False)
+        self.ours.write(b"y")
+        self.assertEqual(["pause", "resume"], producer.calls)
+
+    def test_whatIsHeldIsCounted(self) -> None:
+        """Not yet sent, in flight, or not yet delivered."""
+        self.both()
+        self.theirs.pauseProducing()
+        self.ours.write(bytes(3 * WINDOW))
+        self.network.run(1)
+        sent, got = self.session.statistics(), self.client.statistics()
+        self.assertApproximates(2 * WINDOW, sent.buffered, 2)
+        self.assertApproximates(WINDOW, got.buffered, 2)
+
     def test_onlyOnePushProducerIsTaken(self) -> None:
         producer = self.register(self.ours)
         self.assertRaises(RuntimeError, self.register, self.ours)
