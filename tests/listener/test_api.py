@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.listener.api import server
@@ -227,6 +228,17 @@ class LimitTests(ApiTestCase):
     def test_whenTheListenerStopsNoClientStays(self) -> None:
         self.client.server.closeAll()
         self.assertFalse(self.client.transport.connected)
+
+
+class LogTests(ApiTestCase):
+    """Whoever reaches the API can't fill the log."""
+
+    def test_aCallIsALineForThoseWhoLookForFaults(self) -> None:
+        with capturedLogs() as logged:
+            self.client.call("GET", "/list")
+            self.client.call("GET", "/" + "x" * 1000)
+        self.assertEqual([LogLevel.debug], list({each["log_level"] for each in logged}))
+        self.assertEqual(["GET /list 200", f"GET /{'x' * 199} 404"], [formatEvent(each) for each in logged])
 
 
 class FaultTests(ApiTestCase):

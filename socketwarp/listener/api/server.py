@@ -3,12 +3,14 @@
 from klein import KleinRenderable
 from klein.resource import KleinResource
 from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.web.http import Request as HttpRequest
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
 
 from ...errors import ForeignSite
-from .app import Api
+from .app import PATH_SHOWN, Api
 from .bodies import BODY_LIMIT
 from .problems import refuse, writeText
 
@@ -57,11 +59,21 @@ class BoundedRequest(Request):
         super().handleContentChunk(data[: BODY_LIMIT + 1 - self.content.tell()])
 
 
+class ApiSite(Site):
+    """HTTP; changes and refusals are events, other calls are for those who look for faults."""
+
+    noisy = False
+    _log = Logger(namespace="socketwarp.listener.api")
+
+    def log(self, request: HttpRequest) -> None:
+        """A call is over. Twisted's line would be one for each call of anybody who gets here."""
+        method, path = (each.decode(errors="replace")[:PATH_SHOWN] for each in (request.method, request.path))
+        self._log.debug("{method} {path} {status}", method=method, path=path, status=request.code)
+
+
 def makeSite(api: Api) -> Site:
     """HTTP for these calls."""
-    site = Site(ApiResource(api), requestFactory=BoundedRequest, timeout=IDLE_SECONDS, reactor=api.clock)
-    site.noisy = False
-    return site
+    return ApiSite(ApiResource(api), requestFactory=BoundedRequest, timeout=IDLE_SECONDS, reactor=api.clock)
 
 
 class ApiServer(WrappingFactory):
