@@ -116,7 +116,7 @@ class MemoryTests(SynchronousTestCase):
         receiving.receive(2 * MAX_GAPS + 1, b"x", False)
 
     def test_oneByteFramesInOrderCostLittleMoreThanTheirBytes(self) -> None:
-        self.assertLess(self.memoryOf(range(200_000)), 400_000)
+        self.assertLess(self.memoryOf(range(50_000)), 100_000)
 
     def test_oneByteFramesBehindAGapCostLittleMoreThanTheirBytes(self) -> None:
         self.assertLess(self.memoryOf(range(1, 50_001)), 100_000)
