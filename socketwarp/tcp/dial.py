@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
-from errno import EINPROGRESS, ETIMEDOUT
+from errno import EALREADY, EINPROGRESS, ETIMEDOUT
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -59,25 +59,33 @@ class _Attempt:
         """Connect; the kernel says later, or at once, how it went."""
         self._poll.watch(self._socket.fileno(), self, WRITABLE)
         error = self._socket.connect_ex(address)
-        if error not in (0, EINPROGRESS):
-            self._fail(error)
+        if error == EINPROGRESS:
+            error = self._socket.connect_ex(address)  # within one host, the handshake is over by now
+        if error != EALREADY:
+            self._decide(error)
 
     def ready(self, events: int) -> None:
         """See `ISocketEvents`: connected, or not."""
         if self.done.called:
             return
-        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._decide(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _decide(self, error: int) -> None:
         if error:
             self._fail(error)
             return
-        TcpTransport(self._poll, self._socket, self._connected())
+        try:
+            protocol = self._connected()
+        except Exception:
+            self._close()
+            self.done.errback()
+            return
+        TcpTransport(self._poll, self._socket, protocol)
         self._timer.cancel()
         self.done.callback(None)
 
     def failed(self, reason: Failure) -> None:
-        """See `ISocketEvents`: no protocol was made."""
-        self._close()
-        self.done.errback(reason)
+        """See `ISocketEvents`: who waits for `done` has failed."""
 
     def _fail(self, error: int) -> None:
         self._close()

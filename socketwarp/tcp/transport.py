@@ -40,7 +40,7 @@ class TcpTransport:
     """
     See `ITcp`.
 
-    The protocol is called from `ready`, with two exceptions: `writeConnectionLost` may come while it calls
+    The protocol is called from the constructor and from `ready`; besides, `writeConnectionLost` may come while it calls
     `loseWriteConnection`, and `connectionLost` while it calls `abortConnection` or `loseConnection`. A producer isn't
     told of the connection's end; the protocol is, and knows better what to do about it.
     """
@@ -66,7 +66,7 @@ class TcpTransport:
     def __init__(self, poll: IPoll, connection: socket.socket, protocol: ITcpProtocol) -> None:
         """
         :param connection: connected and non-blocking; it is the transport's from now on.
-        :param protocol: gets its ``makeConnection`` now.
+        :param protocol: gets its ``makeConnection`` now, and what has been sent already.
         """
         self._poll = poll
         self._socket: socket.socket | None = connection
@@ -84,6 +84,8 @@ class TcpTransport:
         poll.watch(self._fd, self, READABLE)
         try:
             protocol.makeConnection(cast(ITransport, self))  # ITransport's rest is wanted by nobody
+            # Who connects and speaks has often done both by now: that saves a wake-up, and a packet for the bytes.
+            self.ready(READABLE)
         except Exception:
             self._log.failure("a connection's protocol failed at its start")
             self.abortConnection()

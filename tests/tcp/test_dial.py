@@ -3,15 +3,30 @@
 import errno
 import resource
 import socket
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.tcp.dial import dial
 from socketwarp.tcp.poll import WRITABLE
 
 from .fakes import Recorder, makePoll
+
+
+class Distant(socket.socket):
+    """A socket whose peer seems to be on another host: the kernel says later how it went."""
+
+    _asked = False
+
+    def connect_ex(self, address: Any) -> int:  # Any: as the socket's own
+        if self._asked:
+            return errno.EALREADY
+        self._asked = True
+        super().connect_ex(address)
+        return errno.EINPROGRESS
 
 
 class DialTests(SynchronousTestCase):
@@ -40,10 +55,7 @@ class DialTests(SynchronousTestCase):
     def test_aConnectionIsMadeAndItsProtocolHasIt(self) -> None:
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             server = self.server(family, host)
-            done = self.dial(*server.getsockname()[:2])
-            self.assertNoResult(done)
-            self.poll.doRead()
-            self.successResultOf(done)
+            self.successResultOf(self.dial(*server.getsockname()[:2]))
             remote, _ = server.accept()
             self.addCleanup(remote.close)
             remote.sendall(b"hello")
@@ -59,7 +71,26 @@ class DialTests(SynchronousTestCase):
         server = self.server(socket.AF_INET, "127.0.0.1")
         place = server.getsockname()
         server.close()
+        self.failureResultOf(self.dial(*place), ConnectionRefusedError)
+        self.nothingIsLeft()
+
+    def test_aTargetFurtherAwayIsConnectedLater(self) -> None:
+        self.patch(socket, "socket", Distant)
+        server = self.server(socket.AF_INET, "127.0.0.1")
+        done = self.dial(*server.getsockname())
+        self.assertNoResult(done)
+        self.poll.doRead()
+        self.successResultOf(done)
+        self.protocols[0].tcp.abortConnection()
+        self.nothingIsLeft()
+
+    def test_aTargetFurtherAwayIsRefusedLater(self) -> None:
+        self.patch(socket, "socket", Distant)
+        server = self.server(socket.AF_INET, "127.0.0.1")
+        place = server.getsockname()
+        server.close()
         done = self.dial(*place)
+        self.assertNoResult(done)
         self.poll.doRead()
         self.failureResultOf(done, ConnectionRefusedError)
         self.nothingIsLeft()
@@ -71,6 +102,7 @@ class DialTests(SynchronousTestCase):
 
     def silent(self) -> Deferred[None]:
         """A dial that isn't answered, because nobody polls."""
+        self.patch(socket, "socket", Distant)
         return self.dial(*self.server(socket.AF_INET, "127.0.0.1").getsockname())
 
     def test_anAddressThatDoesNotAnswerIsGivenUpInTime(self) -> None:
@@ -92,10 +124,17 @@ class DialTests(SynchronousTestCase):
 
     def test_aProtocolThatCanNotBeMadeFailsTheDial(self) -> None:
         done = dial(self.poll, self.clock, self.server(socket.AF_INET, "127.0.0.1").getsockname(), 5.0, lambda: 1 // 0)  # type: ignore[arg-type, return-value]  # to fail
-        self.poll.doRead()
         self.failureResultOf(done, ZeroDivisionError)
         self.nothingIsLeft()
-        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_aFailureOfWhoWaitsIsNotTheDials(self) -> None:
+        self.patch(socket, "socket", Distant)
+        done = self.dial(*self.server(socket.AF_INET, "127.0.0.1").getsockname())
+        [attempt] = self.poll._owners.values()
+        attempt.failed(Failure(ZeroDivisionError()))
+        self.poll.doRead()
+        self.successResultOf(done)
+        self.protocols[0].tcp.abortConnection()
 
     def test_withoutDescriptorsTheDialFails(self) -> None:
         place = self.server(socket.AF_INET, "127.0.0.1").getsockname()

@@ -91,6 +91,11 @@ class PortTests(SynchronousTestCase):
         self.poll.doRead()
         self.assertEqual(b"question", self.visitors.protocols[0].received)
 
+    def test_whatAVisitorHasSentAlreadyIsReadAtOnce(self) -> None:
+        self.visit().sendall(b"question")
+        self.poll.doRead()
+        self.assertEqual(b"question", self.visitors.protocols[0].received)
+
     def test_addressesArePlain(self) -> None:
         for bound, visited in (("::1", "::1"), ("::", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")):
             port = self.listen(bound)
