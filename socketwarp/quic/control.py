@@ -31,7 +31,7 @@ class ControlFrames:
 
     def write(self, builder: QuicPacketBuilder, now: float, rtt: float) -> None:
         """
-        Write all that is due at `now`; `rtt` is the smoothed round-trip time, in seconds.
+        Write all that is due at `now`; `rtt` is the path's least round-trip time, in seconds.
 
         :raises QuicPacketBuilderStop: the packet or the congestion window is full; the rest stays due.
         """

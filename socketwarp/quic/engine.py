@@ -397,4 +397,4 @@ class Engine(QuicConnection):
         while self._retire_connection_ids:
             self._write_retire_connection_id_frame(builder, self._retire_connection_ids[0])
             self._retire_connection_ids.pop(0)
-        self._control.write(builder, now, self.recovery.smoothedRtt or 0.0)
+        self._control.write(builder, now, self.recovery.minimumRtt)

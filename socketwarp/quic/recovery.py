@@ -67,6 +67,7 @@ class Recovery:
     What was sent on a connection and has not been acknowledged.
 
     :ivar lostPackets: packets declared lost so far, for statistics.
+    :ivar minimumRtt: the least round-trip time seen, seconds; infinite before the first sample.
     :ivar probes: packets that may be sent beyond the congestion window because a probe time-out fired (§6.2.4).
     """
 
@@ -85,7 +86,7 @@ class Recovery:
         self._sent: dict[QuicPacketSpace, deque[Sent]] = {}
         self._rttVariance = 0.0
         self._rttLatest = 0.0
-        self._rttMinimum = math.inf
+        self.minimumRtt = math.inf
         self._firstSampleTime = 0.0
         self._ptoCount = 0
         self._lastAckElicitingTime = 0.0
@@ -220,8 +221,8 @@ class Recovery:
 
     def _sample(self, latest: float, ackDelay: float, now: float) -> None:
         """RFC 9002 §5: a round-trip time sample, in seconds."""
-        self._rttMinimum = min(self._rttMinimum, latest)
-        self._rttLatest = adjusted = latest - ackDelay if latest - ackDelay >= self._rttMinimum else latest
+        self.minimumRtt = min(self.minimumRtt, latest)
+        self._rttLatest = adjusted = latest - ackDelay if latest - ackDelay >= self.minimumRtt else latest
         if self.smoothedRtt is None:
             self._firstSampleTime = now
             self.smoothedRtt = latest
@@ -235,7 +236,7 @@ class Recovery:
         """Whether the round-trip time is above the path's own by more than jitter explains."""
         if self.smoothedRtt is None:
             return False
-        return self.smoothedRtt - self._rttMinimum > max(self._rttMinimum * QUEUE_SHARE, QUEUE_SECONDS)
+        return self.smoothedRtt - self.minimumRtt > max(self.minimumRtt * QUEUE_SHARE, QUEUE_SECONDS)
 
     def _detectLoss(self, space: QuicPacketSpace, now: float) -> None:
         """RFC 9002 §6.1: what is three packets or 9/8 round trips behind an acknowledged one is lost."""

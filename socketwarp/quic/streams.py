@@ -24,6 +24,10 @@ MAX_WINDOW = 16 << 20
 #: A window that is used up by half within this many round trips holds the sender back, and is doubled.
 GROWTH_ROUND_TRIPS = 2
 
+#: Seconds that a round trip counts for at the least: how long two busy processes take to answer each other. Measured
+#: by the path's least time, not the present one, windows don't grow because of the queues that they make themselves.
+LEAST_ROUND_TRIP = 0.001
+
 
 @attrs.frozen
 class Limits:
@@ -54,7 +58,7 @@ class Window:
 
     def onGranted(self, now: float, rtt: float, mayGrow: bool) -> None:
         """Half of it was consumed, and is granted again."""
-        if mayGrow and now - self._grantedAt < GROWTH_ROUND_TRIPS * rtt:
+        if mayGrow and now - self._grantedAt < GROWTH_ROUND_TRIPS * max(LEAST_ROUND_TRIP, rtt):
             self.size = max(self.size, min(2 * self.size, MAX_WINDOW))
         self._grantedAt = now
 
