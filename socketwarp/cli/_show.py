@@ -1,0 +1,56 @@
+"""Output: JSON for programs; tables for people, of text that can't steer their terminal."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+#: Columns when it is no terminal that reads: nothing is wrapped or cut then.
+_WIDE = 4000
+
+
+def showJson(value: object) -> None:
+    """One JSON value, indented; characters beyond ASCII are escaped, and so is what would steer a terminal."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def clean(text: str) -> str:
+    """Text in which what isn't printable is spelt out: names and reasons come from strangers, too."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    click.echo(clean(text))
+
+
+def showTable(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; without names of columns, what comes in pairs. `None` is shown as nothing."""
+    table = Table(box=None, show_header=bool(columns), pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    shown = [[_cell(each) for each in row] for row in rows]
+    for column in columns or ("",) * max(map(len, shown), default=1):
+        table.add_column(column, overflow="fold")
+    for row in shown:
+        table.add_row(*row)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else _WIDE)
+
+
+def _cell(value: object) -> Text:
+    return Text("" if value is None else clean(str(value)))
+
+
+def showBytes(count: int) -> str:
+    """A number of bytes for people."""
+    return decimal(count)
+
+
+def showSeconds(seconds: float | None) -> str | None:
+    """A time that passed, for people."""
+    if seconds is None:
+        return None
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

@@ -1,0 +1,128 @@
+"""``socketwarp connectors`` and ``connections``: who is here, and sending them away."""
+
+from urllib.parse import quote
+
+import click
+
+from ._http import Api, withQuery
+from ._models import Connection, Connections, Connector, Dismissed, understood
+from ._options import asJson, callsApi, dryRun, duration
+from ._show import say, showBytes, showJson, showSeconds, showTable
+
+
+@click.command("connectors")
+@click.argument("uid", required=False)
+@click.option("--disconnect", is_flag=True, help="End the sessions of UID; it comes back at once, unless --deny.")
+@click.option("--deny", type=duration, help="With --disconnect: don't let it in again for that time; 0 lets it in.")
+@dryRun
+@asJson
+@callsApi
+def connectors(api: Api, uid: str | None, disconnect: bool, deny: float | None, dryRun: bool, asJson: bool) -> None:
+    """
+    List the connectors that are here, or show the one of UID; or send it away.
+
+    \b
+    Examples:
+      socketwarp connectors
+      socketwarp connectors office --disconnect --deny 1h
+    """
+    if (deny is not None or dryRun) and not disconnect:
+        raise click.UsageError("--deny and --dry-run go with --disconnect")
+    if disconnect:
+        if uid is None:
+            raise click.UsageError("--disconnect needs a UID")
+        _disconnect(api, uid, deny, dryRun, asJson)
+        return
+    answer = api.call("GET", "/v1/connectors" if uid is None else _path(uid))
+    if asJson:
+        showJson(answer)
+        return
+    rows = _rows(understood(answer if uid is None else [answer], list[Connector]))
+    columns = ("UID", "PORTS", "ADDRESS", "SINCE", "PROTOCOL", "RTT", "VISITORS", "IN", "OUT", "VALID UNTIL", "SESSION")
+    showTable(columns, rows)
+
+
+def _path(uid: str) -> str:
+    return f"/v1/connectors/{quote(uid, safe='')}"
+
+
+def _rows(found: list[Connector]) -> list[tuple[object, ...]]:
+    return [
+        (
+            connector.uid,
+            " ".join(map(str, connector.ports)),
+            each.address,
+            each.since,
+            f"{each.protocol}, {each.carrier}",
+            showSeconds(each.rtt),
+            each.connections,
+            showBytes(each.bytes_in),
+            showBytes(each.bytes_out),
+            each.not_after,
+            f"{each.session} (leaving)" if each.leaving else each.session,
+        )
+        for connector in found
+        for each in connector.sessions
+    ]
+
+
+def _disconnect(api: Api, uid: str, deny: float | None, dryRun: bool, asJson: bool) -> None:
+    answer = api.call("DELETE", withQuery(_path(uid), deny=deny, dry_run=1 if dryRun else None))
+    if asJson:
+        showJson(answer)
+        return
+    gone = understood(answer, Dismissed)
+    told = f"; not let in again for {gone.denied_seconds:g} s" if gone.denied_seconds else ""
+    say(f"{gone.uid}: {gone.sessions} sessions {'would be ' if dryRun else ''}ended{told}")
+
+
+@click.command("connections")
+@click.option("--port", type=click.IntRange(1, 65535), help="Of that port only.")
+@click.option("--uid", help="Of that connector only.")
+@click.option("--limit", type=click.IntRange(1, 1000), help="Show so many at most.")
+@click.option("--end", metavar="ID", help="End that connection (with RST), instead of listing.")
+@dryRun
+@asJson
+@callsApi
+def connections(
+    api: Api, port: int | None, uid: str | None, limit: int | None, end: str | None, dryRun: bool, asJson: bool
+) -> None:
+    """
+    List visitors' connections, or end one. Bytes in are those that came from the visitor.
+
+    \b
+    Examples:
+      socketwarp connections --port 2222
+      socketwarp connections --end 17-3
+    """
+    if end is None and dryRun:
+        raise click.UsageError("--dry-run goes with --end")
+    if end is not None:
+        if port is not None or uid is not None or limit is not None:
+            raise click.UsageError("--end doesn't go with --port, --uid and --limit")
+        _end(api, end, dryRun, asJson)
+        return
+    answer = api.call("GET", withQuery("/v1/connections", port=port, uid=uid, limit=limit))
+    if asJson:
+        showJson(answer)
+        return
+    found = understood(answer, Connections)
+    columns = ("ID", "PORT", "UID", "VISITOR", "TARGET", "SINCE", "IN", "OUT")
+    showTable(columns, [_row(each) for each in found.connections])
+    if len(found.connections) < found.total:
+        say(f"{len(found.connections)} of {found.total}")
+
+
+def _row(each: Connection) -> tuple[object, ...]:
+    carried = showBytes(each.bytes_in), showBytes(each.bytes_out)
+    return each.id, each.port, each.uid, each.address, each.target, each.since, *carried
+
+
+def _end(api: Api, name: str, dryRun: bool, asJson: bool) -> None:
+    path = f"/v1/connections/{quote(name, safe='')}"
+    answer = api.call("DELETE", withQuery(path, dry_run=1 if dryRun else None))
+    if asJson:
+        showJson(answer)
+        return
+    ended = understood(answer, Connection)
+    say(f"connection {ended.id} of {ended.address} to port {ended.port} {'would be ' if dryRun else ''}ended")
