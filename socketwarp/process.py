@@ -1,7 +1,8 @@
 """
-What an end needs of its process: options, exit statuses, the log's level, SIGTERM and SIGHUP. The taps build on it.
+What an end needs of its process: options, exit statuses, the log's level, SIGTERM and SIGHUP, systemd. The taps build
+on it.
 
-Imports `settings` and `errors`. The reactor is a parameter here, too.
+Imports `settings`, `notify` and `errors`. The reactor is a parameter here, too.
 """
 
 import json
@@ -14,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import (
     FileLogObserver,
@@ -31,6 +33,7 @@ from twisted.python import usage
 
 from .errors import SocketwarpError
 from .interfaces import IReloadable
+from .notify import ServiceManager
 from .settings import CommonSettings, Setting, effective, load, settingsOf
 
 S = TypeVar("S", bound=CommonSettings)
@@ -183,8 +186,8 @@ def _exitNow(signum: int, frame: object) -> None:
 
 class End(MultiService):
     """
-    An end as twistd runs it: its errors at start become exit statuses, SIGTERM ends it with status 0, and SIGHUP has it
-    look at its files.
+    An end as twistd runs it: its errors at start become exit statuses, SIGTERM ends it with status 0, SIGHUP has it
+    look at its files, and systemd hears how it is.
     """
 
     def __init__(self, name: str, service: IService, reactor: IReactorCore) -> None:
@@ -193,6 +196,7 @@ class End(MultiService):
         self._reactor = reactor
         self._stopping = False
         self._privileged = False
+        self._manager = ServiceManager(os.environ, IReactorTime(reactor))
         service.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
@@ -210,6 +214,13 @@ class End(MultiService):
         with exitOnError(self._endName):
             super().startService()
         signal.signal(signal.SIGHUP, self._sigHup)  # Twisted has no handler of its own
+        self._manager.ready()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; fires when everything has."""
+        self._manager.stopping()
+        stopped: Deferred[object] = super().stopService()
+        return stopped.addCallback(lambda _: self._manager.stopped())
 
     def _sigTerm(self, signum: int, frame: object) -> None:
         """

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.application.service import IService, IServiceMaker, MultiService, Service
 from twisted.internet.base import ReactorBase
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
@@ -32,6 +33,7 @@ from zope.interface.verify import verifyObject
 from socketwarp import connector_tap, listener_tap
 from socketwarp.errors import AddressUnavailable, ConfigurationError
 from socketwarp.interfaces import IReloadable
+from socketwarp.notify import ServiceManager
 from socketwarp.process import End, StartFailed, limitLog
 from socketwarp.settings import ConnectorSettings, ListenerSettings, settingsOf
 from tests.certs import Authority
@@ -266,6 +268,39 @@ class Running(TapTests):
         self.assertEqual(service.reloads, 0)
         self.reactor.advance(0)
         self.assertEqual(service.reloads, 1)
+
+    def test_systemd(self) -> None:
+        """Hears when the services have started, when they begin to stop, and nothing more once they have."""
+        told: list[str] = []
+        self.patch(ServiceManager, "_send", lambda manager, notification: told.append(notification))
+        os.environ["WATCHDOG_USEC"] = "2000000"
+        stopping: Deferred[None] = Deferred()
+
+        class Slow(Service):
+            def startService(self) -> None:
+                told.append("started")
+
+            def stopService(self) -> Deferred[None]:
+                told.append("stops")
+                return stopping
+
+        end = End("swlistener", Slow(), self.reactor)
+        end.startService()
+        self.assertEqual(told, ["started", "READY=1", "WATCHDOG=1"])
+        stopped = end.stopService()
+        self.reactor.advance(1)
+        self.assertEqual(told[3:], ["STOPPING=1", "stops", "WATCHDOG=1"])
+        stopping.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_systemdHearsNothingOfAFailedStart(self) -> None:
+        """So that it sees the exit status, and nobody waits for a service that isn't there."""
+        told: list[str] = []
+        self.patch(ServiceManager, "_send", lambda manager, notification: told.append(notification))
+        end = End("swlistener", Failing(unprivileged=ConfigurationError("no")), self.reactor)
+        self.fails(end.startService)
+        self.assertEqual(told, [])
 
     def test_sighupBeforeTheStart(self) -> None:
         """Doesn't end the process, which would be the system's default."""

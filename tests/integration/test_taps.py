@@ -1,6 +1,8 @@
 """Both plugins under twistd and twist, from a directory of their own: signals, log levels, ``--check``."""
 
-from .processes import TWIST, TWISTD, ProcessCase
+import socket
+
+from .processes import PATIENCE, TWIST, TWISTD, ProcessCase
 
 
 class TapTests(ProcessCase):
@@ -14,6 +16,19 @@ class TapTests(ProcessCase):
                 process = self.start(plugin, runner=runner)
                 process.waitFor(sign)
                 self.assertEqual((0, []), (process.end(), process.stderr))
+
+    def test_systemd(self) -> None:
+        """Hears that either end is ready, that it lives, and that it stops."""
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(manager.close)
+        manager.bind(str(path := self.directory / "notify"))
+        manager.settimeout(PATIENCE)
+        self.environment |= {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "60000000"}
+        for plugin in ("swlistener", "swconnector"):
+            process = self.start(plugin)
+            self.assertEqual([b"READY=1", b"WATCHDOG=1"], [manager.recv(100), manager.recv(100)])
+            self.assertEqual((0, []), (process.end(), process.stderr))
+            self.assertEqual(b"STOPPING=1", manager.recv(100))
 
     def test_logLevels(self) -> None:
         """What is less important than the level isn't there."""
