@@ -278,12 +278,22 @@ def credentials(
 
 @attrs.frozen
 class World:
-    """What all rows of the matrix share: the root that both ends trust, one below it, another one, a revoked leaf."""
+    """
+    What all rows of the matrix share: the root that both ends trust, one below it, another one, a revoked leaf, and a
+    connector and a listener whose self-signed certificates stand in the CA file beside that root.
+    """
 
     authority: Authority
     intermediate: Authority
     other: Authority
     revoked: Issued
+    exchangedClient: Issued
+    exchangedServer: Issued
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """The checking end's CA file."""
+        return (self.authority.cert, self.exchangedClient.cert, self.exchangedServer.cert)
 
     @property
     def crls(self) -> tuple[x509.CertificateRevocationList, ...]:
@@ -293,14 +303,21 @@ class World:
     def checking(self, role: Role) -> Credentials:
         """The credentials of the end that checks a peer of `role`: a proper certificate of its own, roots and lists."""
         own = self.authority.server() if role == "client" else self.authority.issue("swc-1")
-        return credentials(own, self.authority, self.crls)
+        return credentials(own, self.roots, self.crls)
 
 
 @cache
 def world() -> World:
     """The one world of a test run."""
     authority = Authority("Trusted CA")
-    return World(authority, authority.intermediate(), Authority("Other CA"), authority.issue("swc-revoked"))
+    return World(
+        authority,
+        authority.intermediate(),
+        Authority("Other CA"),
+        authority.issue("swc-revoked"),
+        selfSigned("swc-exchanged", eku=("client",)),
+        selfSigned("listener-exchanged", eku=("server",), san=SERVER_NAMES),
+    )
 
 
 @attrs.frozen
@@ -341,6 +358,13 @@ def _issuedByALeaf(at: World) -> Issued:
     return attrs.evolve(issued, chain=(issued.cert, leaf.cert))
 
 
+def _issuedByAnExchanged(at: Issued, cn: str, san: Iterable[str] = ()) -> Issued:
+    authority = Authority(at.cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)  # type: ignore[arg-type]  # a str
+    authority.key = at.key
+    issued = authority.issue(cn, san=san)
+    return attrs.evolve(issued, chain=(issued.cert, at.cert))
+
+
 def _longChain(at: World) -> Issued:
     authority = at.authority
     for number in range(12):
@@ -379,6 +403,8 @@ MATRIX: tuple[Case, ...] = (
     Case("server's certificate as a client", lambda at: at.authority.issue(eku=("server",)), 43),
     Case("other CA with the trusted name", lambda at: Authority("Trusted CA").issue(), 48),
     Case("issued by a leaf", _issuedByALeaf, 42),
+    Case("an exchanged certificate", lambda at: at.exchangedClient, None, "swc-exchanged"),
+    Case("issued by an exchanged certificate", lambda at: _issuedByAnExchanged(at.exchangedClient, "victim"), 48),
     Case("good server", lambda at: at.authority.server(), None, role="server", serverName="localhost"),
     Case("good server by address", lambda at: at.authority.server(), None, role="server", serverName="::1"),
     Case(
@@ -389,5 +415,14 @@ MATRIX: tuple[Case, ...] = (
         serverName="localhost",
     ),
     Case("server of another CA", lambda at: at.other.server(), 48, role="server", serverName="localhost"),
+    Case("an exchanged server", lambda at: at.exchangedServer, None, role="server", serverName="localhost"),
+    Case("an exchanged client as a server", lambda at: at.exchangedClient, 43, role="server", serverName="localhost"),
+    Case(
+        "server issued by an exchanged certificate",
+        lambda at: _issuedByAnExchanged(at.exchangedServer, "listener", SERVER_NAMES),
+        48,
+        role="server",
+        serverName="localhost",
+    ),
     Case("server without names", lambda at: at.authority.issue("localhost"), 42, role="server", serverName="localhost"),
 )

@@ -73,7 +73,9 @@ class Trust:
     The configured roots and revocation lists, ready for use: OpenSSL's stores are built once.
 
     Every root is an anchor, self-signed or not, except one that another certificate of the same file has signed: that
-    one is only an intermediate, so that its own end and revocation count.
+    one is only an intermediate, so that its own end and revocation count. A self-signed one with an extended key usage
+    is an end's own, exchanged for ours: whatever else it says, it vouches for itself alone, or its owner could be
+    anybody.
 
     :ivar roots: the certificates of the CA file.
     :ivar crls: revocation lists. With any, the leaf's issuer must have one.
@@ -83,41 +85,50 @@ class Trust:
     roots: Sequence[x509.Certificate]
     crls: Sequence[x509.CertificateRevocationList] = ()
     crlExpired: Literal["refuse", "warn"] = "refuse"
+    _exchanged: Sequence[x509.Certificate] = attrs.field(init=False, eq=False, repr=False)
     _anchors: Sequence[x509.Certificate] = attrs.field(init=False, eq=False, repr=False)
     _helpers: list[crypto.X509] = attrs.field(init=False, eq=False, repr=False)
+    _itself: crypto.X509Store = attrs.field(init=False, eq=False, repr=False)
     _path: crypto.X509Store = attrs.field(init=False, eq=False, repr=False)
     _revocation: crypto.X509Store = attrs.field(init=False, eq=False, repr=False)
+
+    @_exchanged.default
+    def _makeExchanged(self) -> Sequence[x509.Certificate]:
+        return [each for each in self.roots if extendedKeyUsage(each) is not None and issuedBy(each, each)]
 
     @_anchors.default
     def _makeAnchors(self) -> Sequence[x509.Certificate]:
         # Self-signed first: of two roots with one name and key, as a renewal makes them, each seems the other's issuer.
-        return [
-            each
-            for each in self.roots
-            if issuedBy(each, each) or not any(issuedBy(each, other) for other in self.roots)
-        ]
+        issuers = [each for each in self.roots if each not in self._exchanged]
+        return [each for each in issuers if issuedBy(each, each) or not any(issuedBy(each, other) for other in issuers)]
 
     @_helpers.default
     def _makeHelpers(self) -> list[crypto.X509]:
-        return [crypto.X509.from_cryptography(each) for each in self.roots if each not in self._anchors]
+        ours = (*self._anchors, *self._exchanged)
+        return [crypto.X509.from_cryptography(each) for each in self.roots if each not in ours]
+
+    @_itself.default
+    def _makeItself(self) -> crypto.X509Store:
+        return self._store(crypto.X509StoreFlags.PARTIAL_CHAIN, self._exchanged)
 
     @_path.default
     def _makePath(self) -> crypto.X509Store:
-        return self._store(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        return self._store(crypto.X509StoreFlags.PARTIAL_CHAIN, self._anchors)
 
     @_revocation.default
     def _makeRevocation(self) -> crypto.X509Store:
         flags = crypto.X509StoreFlags.PARTIAL_CHAIN | crypto.X509StoreFlags.CRL_CHECK
         # Dates have been checked on the way; without this flag OpenSSL refuses whatever an expired list doesn't name.
-        store = self._store(flags | _NO_CHECK_TIME if self.crlExpired == "warn" else flags)
+        store = self._store(flags | _NO_CHECK_TIME if self.crlExpired == "warn" else flags, self._anchors)
         for crl in self.crls:
             store.add_crl(crl)
         return store
 
-    def _store(self, flags: int) -> crypto.X509Store:
+    @staticmethod
+    def _store(flags: int, trusted: Sequence[x509.Certificate]) -> crypto.X509Store:
         store = crypto.X509Store()
         store.set_flags(flags)
-        for each in self._anchors:
+        for each in trusted:
             store.add_cert(crypto.X509.from_cryptography(each))
         return store
 
@@ -153,8 +164,9 @@ class Trust:
 
     def _buildPath(self, chain: Sequence[x509.Certificate]) -> list[crypto.X509]:
         first, *rest = (crypto.X509.from_cryptography(each) for each in chain)
+        store = self._itself if chain[0] in self._exchanged else self._path
         try:
-            return crypto.X509StoreContext(self._path, first, [*rest, *self._helpers]).get_verified_chain()
+            return crypto.X509StoreContext(store, first, [*rest, *self._helpers]).get_verified_chain()
         except crypto.X509StoreContextError as e:
             raise _rejected(e) from None
 
@@ -181,7 +193,7 @@ class Trust:
                 )
 
     def _checkLeaf(self, leaf: x509.Certificate) -> None:
-        if isAuthority(leaf) and leaf not in self._anchors:
+        if isAuthority(leaf) and leaf not in (*self._anchors, *self._exchanged):
             text = f"{subjectOf(leaf)} is a certificate authority's own certificate (CA:TRUE), not an end's"
             raise CertificateRejected(text, BAD_CERTIFICATE)
         usage = keyUsage(leaf)

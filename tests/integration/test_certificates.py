@@ -48,6 +48,7 @@ class MatrixTests(TunnelCase):
         self.world = world()
         self.world.authority.server().write(str(self.directory), "server")
         self.world.authority.issue("uid-1").writePair(str(self.directory), "client")
+        writeFile(str(self.directory), "ca.crt", pem(*self.world.roots))
         writeFile(str(self.directory), "lists.crl", pem(*self.world.crls))
         self.environment |= {
             "SWL_ADDRS": "::",
