@@ -21,6 +21,7 @@ from .reset import ResetKey
 from .session import Session
 from .streams import Limits
 from .transmission import Transmission
+from .windows import SESSION_LIMIT, SESSION_START, STREAM_LIMIT, STREAM_START
 
 
 class Reactor(Descriptors, Protocol):
@@ -38,7 +39,8 @@ class TransportSettings:
     :ivar idleTimeout: seconds of silence after which a session is given up; ``keepAlive``: seconds between PINGs at
         the most.
     :ivar handshakeTimeout: seconds.
-    :ivar streamWindow: bytes that may wait unread on one stream; ``sessionWindow``: on all streams of a session.
+    :ivar streamWindow: bytes that may wait unread on one stream at the most; ``sessionWindow``: on all streams of a
+        session, but for those whose reader is paused. They begin smaller, see `windows`.
     :ivar streamLimit: streams that the peer may have open at a time.
     :ivar socketBuffer: bytes to ask the kernel for, each way.
     """
@@ -46,8 +48,8 @@ class TransportSettings:
     idleTimeout: float = 60.0
     keepAlive: float = 4.0
     handshakeTimeout: float = 10.0
-    streamWindow: int = 1 << 20
-    sessionWindow: int = 8 << 20
+    streamWindow: int = STREAM_LIMIT
+    sessionWindow: int = SESSION_LIMIT
     streamLimit: int = 10_000
     socketBuffer: int = SOCKET_BUFFER
 
@@ -81,7 +83,13 @@ def _engine(
     return Engine(
         _configuration(credentials, protocols, settings, serverName),
         lambda chain: credentials.checkPeer(chain, peer, serverName),
-        Limits(settings.streamWindow, settings.sessionWindow, settings.streamLimit),
+        Limits(
+            min(STREAM_START, settings.streamWindow),
+            min(SESSION_START, settings.sessionWindow),
+            settings.streamWindow,
+            settings.sessionWindow,
+            settings.streamLimit,
+        ),
         **arguments,
     )
 

@@ -152,9 +152,10 @@ class Engine(QuicConnection):
         return self._spin_bit
 
     @property
-    def peerLeaf(self) -> x509.Certificate | None:
-        """The certificate that authenticated the peer's TLS."""
-        return self.tls._peer_certificate
+    def peerChain(self) -> list[x509.Certificate]:
+        """The certificates that the peer's TLS has shown, the one that authenticated it first."""
+        leaf = self.tls._peer_certificate
+        return [] if leaf is None else [leaf, *self.tls._peer_certificate_chain]
 
     @property
     def idleTimeout(self) -> float:
@@ -198,10 +199,8 @@ class Engine(QuicConnection):
             context._server_expect_finished = checkClient  # type: ignore[method-assign]  # wraps it
 
     def _gate(self) -> None:
-        leaf = self.tls._peer_certificate
-        chain = [] if leaf is None else [leaf, *self.tls._peer_certificate_chain]
         try:
-            self._checkPeer(chain)
+            self._checkPeer(self.peerChain)
         except CertificateRejected as error:
             self.isRefusal = True
             raise PeerRefused(error) from error

@@ -114,9 +114,14 @@ class Session:
     @property
     def peerLeaf(self) -> x509.Certificate:
         """See `ISession`."""
-        leaf = self._engine.peerLeaf
-        assert leaf is not None, "asked before the handshake"
-        return leaf
+        return self.peerChain[0]
+
+    @property
+    def peerChain(self) -> Sequence[x509.Certificate]:
+        """See `ISession`."""
+        chain = self._engine.peerChain
+        assert chain, "asked before the handshake"
+        return chain
 
     @property
     def peerAddress(self) -> Address:

@@ -113,12 +113,14 @@ class Stream:
 
     def pauseProducing(self) -> None:
         """Deliver nothing; the peer may send until its window is full."""
+        self._session.streams.pause(self._state, True)
         self._isPaused = True
 
     def resumeProducing(self) -> None:
         """Go on."""
         if self._isPaused:
             self._isPaused = False
+            self._session.streams.pause(self._state, False)
             self._session.streams.touched[self._state] = None
             self._session.schedule()
 
@@ -137,6 +139,7 @@ class Stream:
             self._session.later(receiver.connectionLost, self._lost)
             return
         self._receiver = receiver
+        self._session.streams.pause(self._state, self._isPaused)
         self._session.streams.touched[self._state] = None
         self._session.schedule()
 

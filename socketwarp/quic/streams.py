@@ -17,16 +17,7 @@ from aioquic.quic.stream import FinalSizeError
 from ..interfaces import Piece
 from .flight import Segment, SendBuffer
 from .reassembly import Reassembly, TooManyGaps
-
-#: Windows grow to this many bytes: 16 MiB carry 2.6 Gbit/s over 50 ms.
-MAX_WINDOW = 16 << 20
-
-#: A window that is used up by half within this many round trips holds the sender back, and is doubled.
-GROWTH_ROUND_TRIPS = 2
-
-#: Seconds that a round trip counts for at the least: how long two busy processes take to answer each other. Measured
-#: by the path's least time, not the present one, windows don't grow because of the queues that they make themselves.
-LEAST_ROUND_TRIP = 0.001
+from .windows import SESSION_LIMIT, SESSION_START, STREAM_LIMIT, STREAM_START, Window
 
 
 @attrs.frozen
@@ -34,33 +25,16 @@ class Limits:
     """
     What this end grants the other.
 
-    :ivar streamWindow: bytes that may wait unread on one stream, to begin with; ``sessionWindow``: on all together.
+    :ivar streamWindow: bytes that may wait unread on one stream, to begin with, and ``streamLimit`` at the most;
+        ``sessionWindow`` and ``sessionLimit``: on all together, but for those whose reader is paused.
     :ivar streams: bidirectional streams that the peer may have open at a time.
     """
 
-    streamWindow: int = 1 << 20
-    sessionWindow: int = 8 << 20
+    streamWindow: int = STREAM_START
+    sessionWindow: int = SESSION_START
+    streamLimit: int = STREAM_LIMIT
+    sessionLimit: int = SESSION_LIMIT
     streams: int = 10_000
-
-
-class Window:
-    """
-    A receive window that follows the bandwidth-delay product: it grows when it is what holds the sender back.
-
-    :ivar size: bytes.
-    """
-
-    __slots__ = ("_grantedAt", "size")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._grantedAt = 0.0
-
-    def onGranted(self, now: float, rtt: float, mayGrow: bool) -> None:
-        """Half of it was consumed, and is granted again."""
-        if mayGrow and now - self._grantedAt < GROWTH_ROUND_TRIPS * max(LEAST_ROUND_TRIP, rtt):
-            self.size = max(self.size, min(2 * self.size, MAX_WINDOW))
-        self._grantedAt = now
 
 
 class StreamState:
@@ -68,11 +42,14 @@ class StreamState:
     One bidirectional stream.
 
     :ivar granted: the MAX_STREAM_DATA that the peer has been told, an offset; ``consumed``: bytes the application took.
+    :ivar isPaused: nobody reads, for now or not yet; ``held``: bytes that wait for that, not counted against the
+        session.
     :ivar stopCode: of the peer's STOP_SENDING.
     :ivar stopDue: the code of a STOP_SENDING of ours that is to be sent.
     """
 
-    __slots__ = ("consumed", "grantDue", "granted", "isQueued", "owner", "receiving", "sending", "stopCode", "stopDue",
+    __slots__ = ("consumed", "grantDue", "granted", "held", "isPaused", "isQueued", "owner", "receiving", "sending",
+    "stopCode", "stopDue",
                  "streamId", "streams", "window")  # fmt: skip
 
     def __init__(self, streams: "Streams", streamId: int, peerLimit: int) -> None:
@@ -80,9 +57,11 @@ class StreamState:
         self.streamId = streamId
         self.sending = SendBuffer(peerLimit)
         self.receiving = Reassembly()
-        self.window = Window(streams.limits.streamWindow)
+        self.window = Window(streams.limits.streamWindow, streams.limits.streamLimit)
         self.granted = self.window.size
         self.consumed = 0
+        self.isPaused = True
+        self.held = 0
         self.grantDue = False
         self.isQueued = False
         self.stopCode: int | None = None
@@ -142,12 +121,13 @@ class Streams:
         self.dataSent = 0
         self._starved: dict[StreamState, None] = {}
         # What we grant the peer: as it should be, and as the peer has been told.
-        self._window = Window(limits.sessionWindow)
+        self._window = Window(limits.sessionWindow, limits.sessionLimit)
         self.maxData = self._window.size
         self.maxStreams = limits.streams
         self.maxDataDue = self.maxStreamsDue = self.blockedDue = False
         self._received = 0
         self._consumed = 0
+        self._held = 0
         self._ended = 0
         self._isClient = isClient
         self._nextOurs = 0 if isClient else 1
@@ -250,6 +230,8 @@ class Streams:
             self.onConsumed(state, receiving.highest - state.consumed)
         elif receiving.offset != before or receiving.isFinished:
             self.touched[state] = None
+        if state.isPaused:
+            self._hold(state)
         if fin or receiving.finalSize is not None:
             self.discardIfOver(state)
 
@@ -303,8 +285,27 @@ class Streams:
             self.due[state] = None
         self._consumed += size
         self.bytesDelivered += size
-        if self._consumed + self._window.size - self.maxData >= self._window.size // 2:
+        self._hold(state)
+
+    def pause(self, state: StreamState, isPaused: bool) -> None:
+        """
+        The stream's reader takes nothing for now, or goes on. What waits for a paused reader isn't counted against the
+        session's window, or a few who don't read would stop all others; each has its own window, and memory a budget.
+        """
+        state.isPaused = isPaused
+        self._hold(state)
+
+    def _hold(self, state: StreamState) -> None:
+        held = state.receiving.highest - state.consumed if state.isPaused else 0
+        self._held += held - state.held
+        state.held = held
+        if self._credit - self.maxData >= self._window.size // 2:
             self.maxDataDue = True
+
+    @property
+    def _credit(self) -> int:
+        """What MAX_DATA should be."""
+        return self._consumed + (0 if self.isMemoryShort else self._held) + self._window.size
 
     def grantStreamData(self, state: StreamState, now: float, rtt: float) -> int:
         """The number for a MAX_STREAM_DATA frame."""
@@ -316,7 +317,7 @@ class Streams:
     def grantData(self, now: float, rtt: float) -> int:
         """The number for a MAX_DATA frame."""
         self._window.onGranted(now, rtt, not self.isMemoryShort)
-        self.maxData = max(self.maxData, self._consumed + self._window.size)
+        self.maxData = max(self.maxData, self._credit)
         self.maxDataDue = False
         return self.maxData
 

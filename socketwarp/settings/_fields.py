@@ -75,8 +75,9 @@ class CommonSettings:
     :ivar keepAlive: a silent session sends a PING after this, seconds, or after a third of the idle time: so soon hears
         a connector from a restarted listener that doesn't know it any more (PROTOCOL.md allows up to 50).
     :ivar handshakeTimeout: a handshake that takes longer is given up, seconds.
-    :ivar streamWindow: bytes a peer may send on a stream before we have consumed them.
-    :ivar sessionWindow: the same for all streams of a session together.
+    :ivar streamWindow: bytes a peer may send on a stream before we have consumed them, at the most: the window begins
+        with 256 KiB and follows the bandwidth-delay product.
+    :ivar sessionWindow: the same for all streams of a session together, but for those whose reader is paused.
     :ivar streamLimit: streams that a session may have at a time.
     :ivar memoryBudget: bytes that all sessions together may hold: buffers, and a share for each stream; from three
         quarters of it on less is read, when it is used up nobody is let in; 0: no budget.
@@ -125,10 +126,20 @@ class CommonSettings:
         SECONDS, "_HANDSHAKE_SECONDS", "handshake-seconds", "longest handshake", default=10.0, unit="seconds"
     )
     streamWindow: int = setting(
-        _WINDOW, "_STREAM_WINDOW", "stream-window", "flow-control window of a stream", default=2**20, unit="bytes"
+        _WINDOW,
+        "_STREAM_WINDOW",
+        "stream-window",
+        "flow-control window of a stream, at the most",
+        default=2**24,
+        unit="bytes",
     )
     sessionWindow: int = setting(
-        _WINDOW, "_SESSION_WINDOW", "session-window", "flow-control window of a session", default=2**23, unit="bytes"
+        _WINDOW,
+        "_SESSION_WINDOW",
+        "session-window",
+        "flow-control window of a session, at the most",
+        default=2**25,
+        unit="bytes",
     )
     streamLimit: int = setting(
         _STREAMS, "_STREAM_LIMIT", "stream-limit", "streams at a time in a session", default=10_000

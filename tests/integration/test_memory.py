@@ -6,11 +6,11 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from socketwarp.quic.streams import MAX_WINDOW
-
 from .processes import PATIENCE, Process, TunnelCase
 
 MUCH = 256 << 20
+#: What both ends are told a stream's window may be, in bytes.
+WINDOW = 1 << 20
 PIECE = bytes(1 << 20)
 #: What an end may hold beyond its windows: buffers of the code that runs for the first time, and free memory that the
 #: allocator keeps in arenas of 1 MiB and blocks below 128 KiB (mallopt(3), M_MMAP_THRESHOLD).
@@ -37,6 +37,7 @@ class SlowReaderTests(TunnelCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.environment |= {"SWL_STREAM_WINDOW": str(WINDOW), "SWC_STREAM_WINDOW": str(WINDOW)}
         self.startBoth()
         self.server = self.listen()
         self.visitor, self.target = self.pair(self.server, self.entrance(self.server))
@@ -69,10 +70,30 @@ class SlowReaderTests(TunnelCase):
             finished.result(PATIENCE)
         self.assertEqual(MUCH, received)
         for process, resident in before.items():
-            self.assertLess(peak(process) - resident, 2 * MAX_WINDOW + ALLOCATOR, process.name)
+            self.assertLess(peak(process) - resident, 2 * WINDOW + ALLOCATOR, process.name)
 
     def test_aTargetThatDoesNotReadCostsEitherEndTwoWindows(self) -> None:
         self.costsWindows(self.visitor, self.target)
 
     def test_aVisitorThatDoesNotReadCostsEitherEndTwoWindows(self) -> None:
         self.costsWindows(self.target, self.visitor)
+
+
+class StalledReaderTests(TunnelCase):
+    """Readers who stop cost nobody else anything."""
+
+    def test_visitorsAreServedWhileThirtyTargetsReadNothing(self) -> None:
+        """At 1 MiB each they would fill a session's window of 8 MiB many times over."""
+        self.environment |= {"SWL_SESSION_WINDOW": str(8 << 20), "SWC_SESSION_WINDOW": str(8 << 20)}
+        self.startBoth()
+        server = self.listen()
+        entrance = self.entrance(server)
+        for _ in range(30):
+            visitor, _ = self.pair(server, entrance)
+            visitor.setblocking(False)
+            while select.select([], [visitor], [], 0.2)[1]:
+                visitor.send(PIECE)
+        visitor, target = self.pair(server, entrance)
+        for source, sink in ((visitor, target), (target, visitor)):
+            source.sendall(b"still served")
+            self.assertEqual(b"still served", sink.recv(1 << 16))

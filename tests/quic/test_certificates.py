@@ -128,7 +128,7 @@ class RefusalTests(SynchronousTestCase):
         client = _engine(credentials(authority.issue("swc-1"), authority), PROTOCOLS, SETTINGS, "localhost")
         server = serverFor(client)
         run(client, server)
-        self.assertIsNone(server.peerLeaf)
+        self.assertEqual([], server.peerChain)
         self.assertFalse(client.isConfirmed)
 
     def test_thePeersLeafIsTheOneThatTlsProved(self) -> None:
@@ -139,5 +139,5 @@ class RefusalTests(SynchronousTestCase):
         client = newClient(False, **fieldsOf(presented))
         server = serverFor(client)
         run(client, server)
-        self.assertEqual(presented.cert, server.peerLeaf)
-        self.assertEqual(pem(presented.cert), pem(server.peerLeaf or presented.root))
+        self.assertEqual(presented.chain, tuple(server.peerChain))
+        self.assertEqual(pem(presented.cert), pem(server.peerChain[0]))

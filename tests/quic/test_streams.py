@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.reassembly import MAX_GAPS
-from socketwarp.quic.streams import MAX_WINDOW, Limits, Streams, StreamState, Window
+from socketwarp.quic.streams import Limits, Streams, StreamState
 
 STREAM = QuicFrameType.STREAM_BASE
 LIMITS = Limits(streamWindow=1000, sessionWindow=2500, streams=20)
@@ -25,6 +25,8 @@ class StreamsCase(SynchronousTestCase):
 
     def receive(self, streamId: int, offset: int, size: int, fin: bool = False) -> None:
         self.streams.onStream(STREAM, streamId, offset, bytes(size), fin)
+        if (state := self.streams.states.get(streamId)) is not None:
+            self.streams.pause(state, False)  # there is a reader
 
     def refused(self, code: QuicErrorCode, call: Any, *arguments: Any) -> None:
         error = self.assertRaises(QuicConnectionError, call, *arguments)
@@ -123,17 +125,19 @@ class CreditTests(StreamsCase):
         self.receive(0, 499, 1)
         self.consume(state)
         self.assertTrue(state.grantDue)
-        self.assertEqual(1500, self.streams.grantStreamData(state, 0.0, 0.0))
+        self.assertEqual(1500, self.streams.grantStreamData(state, 1.0, 0.0))
         self.receive(0, 500, 1000)
         self.refused(QuicErrorCode.FLOW_CONTROL_ERROR, self.receive, 0, 1500, 1)
 
     def test_theConnectionsCreditFollowsAllStreams(self) -> None:
         for streamId in (0, 4):
+            self.receive(streamId, 0, 0)
+        for streamId in (0, 4):
             self.receive(streamId, 0, 625)
             self.assertFalse(self.streams.maxDataDue)
             self.consume(self.streams.states[streamId])
         self.assertTrue(self.streams.maxDataDue)
-        self.assertEqual(1250 + 2500, self.streams.grantData(0.0, 0.0))
+        self.assertEqual(1250 + 2500, self.streams.grantData(1.0, 0.0))
         self.assertFalse(self.streams.maxDataDue)
         self.assertEqual(1250, self.streams.bytesDelivered)
 
@@ -190,9 +194,9 @@ class CreditTests(StreamsCase):
             elif state is not None and step == "c":
                 self.consume(state)
             elif state is not None and step == "g":
-                toldStream[number] = streams.grantStreamData(state, 0.0, 0.0)
+                toldStream[number] = streams.grantStreamData(state, 1.0, 0.0)
             elif step == "G":
-                toldAll = streams.grantData(0.0, 0.0)
+                toldAll = streams.grantData(1.0, 0.0)
             elif state is not None and step == "s":
                 streams.stop(state, 1)
             elif state is not None and step == "x" and number not in ended:
@@ -342,20 +346,3 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(2500, streams.buffered)
         streams.onConsumed(state, 500)
         self.assertEqual(2000, streams.buffered)
-
-    def test_aWindowThatHoldsTheSenderBackGrowsUnlessMemoryIsShort(self) -> None:
-        for isShort, expected in ((False, 2000), (True, 1000)):
-            window = Window(1000)
-            window.onGranted(10.0, 0.1, not isShort)
-            window.onGranted(10.1, 0.1, not isShort)
-            self.assertEqual(expected, window.size)
-            window.onGranted(20.0, 0.1, not isShort)
-            self.assertEqual(expected, window.size)
-
-    def test_aWindowGrowsToItsMaximumAndNeverShrinks(self) -> None:
-        window = Window(MAX_WINDOW - 1)
-        window.onGranted(0.01, 1.0, True)
-        self.assertEqual(MAX_WINDOW, window.size)
-        large = Window(2 * MAX_WINDOW)
-        large.onGranted(0.01, 1.0, True)
-        self.assertEqual(2 * MAX_WINDOW, large.size)
