@@ -295,6 +295,7 @@ class FakeSession:
         self.carrier = "quic"
         self.protocol = protocol
         self.peerLeaf = leafCertificate()
+        self.peerChain: Sequence[x509.Certificate] = [self.peerLeaf]
         self.peerAddress: Address = ("192.0.2.1", 40000)
         self.isOpen = True
         self.streams: dict[int, FakeStream] = {}

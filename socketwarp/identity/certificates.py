@@ -65,6 +65,15 @@ class Credentials:
         """
         self._trust.checkStanding(leaf)
 
+    def checkRunning(self, chain: Sequence[x509.Certificate], role: Role) -> None:
+        """
+        For a session that runs: does the chain of its handshake still lead to our roots, with nothing in it revoked?
+
+        :raises CertificateRejected: no.
+        :raises VerifierFault: a revocation list is missing or out of its time, so that nobody can say.
+        """
+        self._trust.checkRunning(chain, role)
+
 
 def loadCredentials(
     certPath: FilePath,

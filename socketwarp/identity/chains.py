@@ -20,7 +20,7 @@ from OpenSSL import crypto
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.logger import Logger
 
-from ..errors import CertificateRejected
+from ..errors import CertificateRejected, VerifierFault
 from ..interfaces import Role
 from .describe import extendedKeyUsage, isAuthority, keyUsage, nameText, printable, subjectOf
 
@@ -50,6 +50,8 @@ _ALERTS = {
     23: CERTIFICATE_REVOKED,
     27: UNKNOWN_CA,  # not trusted
 }
+# Nobody can say whether the certificate is revoked: its list is missing, unreadable, badly signed or out of its time.
+_UNKNOWN_STATUS = frozenset({_NO_REVOCATION_LIST, 4, 5, 6, 8, 11, 12, 15, 16, 33, 35, 44})
 # X509_V_FLAG_NO_CHECK_TIME: not among pyOpenSSL's names.
 _NO_CHECK_TIME = 0x200000
 
@@ -61,6 +63,10 @@ _log = Logger(namespace="socketwarp.identity")
 
 #: Raises `CertificateRejected` for the leaf of a running session that is expired or revoked by now.
 Standing = Callable[[x509.Certificate], None]
+
+
+class _StatusUnknown(CertificateRejected):
+    """No revocation list that counts says anything about a certificate, though it must."""
 
 
 def standsAnyway(leaf: x509.Certificate) -> None:
@@ -174,12 +180,18 @@ class Trust:
         """Each certificate of the verified path but the anchor; only the leaf's issuer is obliged to have a list."""
         if not self.crls:
             return
+        unknown = None
         for depth, certificate in enumerate(path[:-1]):
             try:
                 crypto.X509StoreContext(self._revocation, certificate, path[depth + 1 :]).verify_certificate()
             except crypto.X509StoreContextError as e:
-                if depth == 0 or e.errors[0] != _NO_REVOCATION_LIST:
+                code = e.errors[0]
+                if code not in _UNKNOWN_STATUS:
                     raise _rejected(e) from None
+                if unknown is None and (depth == 0 or code != _NO_REVOCATION_LIST):
+                    unknown = _rejected(e)
+        if unknown is not None:
+            raise _StatusUnknown(str(unknown), unknown.alert)
         if self.crlExpired == "warn":
             self._warnOfExpiredLists()
 
@@ -213,6 +225,18 @@ class Trust:
         for crl in self.crls:
             if crl.issuer == leaf.issuer and crl.get_revoked_certificate_by_serial_number(leaf.serial_number):
                 raise CertificateRejected(f"{subjectOf(leaf)}: certificate revoked", CERTIFICATE_REVOKED)
+
+    def checkRunning(self, chain: Sequence[x509.Certificate], role: Role) -> None:
+        """
+        All the checks of the handshake but the name's once more, for a session that runs.
+
+        :raises CertificateRejected: the chain is no longer good.
+        :raises VerifierFault: nothing is against it but that a revocation list is missing or out of its time.
+        """
+        try:
+            self.check(chain, role, None)
+        except _StatusUnknown as e:
+            raise VerifierFault(str(e)) from e
 
 
 def issuedBy(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

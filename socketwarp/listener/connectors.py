@@ -28,7 +28,7 @@ from ..interfaces import Address, Identity, ISession, IVerifier
 from ..wire.messages import PING, YIELDS, Goaway, Hello, Message, Refused, Welcome
 from .events import Events, showAddress
 from .greeting import Channel
-from .recheck import Recheck, RecheckPolicy
+from .recheck import CheckRunning, Recheck, RecheckPolicy, checkNothing
 from .roster import Connector, Roster, Verdict
 from .waiting import WaitingRoom
 
@@ -73,6 +73,7 @@ class Connectors:
     _events: Events
     _policy: RecheckPolicy = attrs.field(factory=RecheckPolicy)
     _terms: Terms = attrs.field(factory=Terms)
+    _checkRunning: CheckRunning = checkNothing
     _sessions: dict[ISession, Channel] = attrs.field(factory=dict, init=False)
     _verifying: set[ISession] = attrs.field(factory=set, init=False)
     _roster: Roster = attrs.field(factory=Roster, init=False)
@@ -221,7 +222,9 @@ class Connectors:
             carrier=session.carrier,
             software=_software(hello),
         )
-        recheck = Recheck(self._clock, self._verifier, self._events, self._policy, identity, session)
+        recheck = Recheck(
+            self._clock, self._verifier, self._events, self._policy, identity, session, self._checkRunning
+        )
         recheck.start()
         session.whenClosed().addCallback(self._lost, connector, recheck)
         self._waiting.serve(connector)

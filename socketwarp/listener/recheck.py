@@ -1,7 +1,8 @@
 """
 A running session is asked again whether it may go on.
 
-A certificate can be withdrawn while its session lives for months. So the verifier is asked again within every
+A certificate can be withdrawn while its session lives for months, and so can those above it. So its chain is checked
+against the roots and revocation lists of the moment, and the verifier is asked again, within every
 `RecheckPolicy.seconds`; its refusal ends the session, and the connections of visitors with it. A fault of the verifier
 doesn't, or its outage would be everybody's: the session goes on, loudly, for `RecheckPolicy.grace`. The certificate's
 end of life ends it in any case.
@@ -9,20 +10,29 @@ end of life ends it in any case.
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
-from twisted.internet.defer import Deferred, maybeDeferred
+from cryptography import x509
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import SocketwarpError, VerifierFault, VerifierRefused
+from ..errors import CertificateRejected, SocketwarpError, VerifierFault, VerifierRefused
 from ..interfaces import Identity, ISession, IVerifier
 from .events import Events
 
 #: A wait is between these parts of its full length.
 WAIT = (0.7, 0.9)
+
+#: Checks the chain of a running session, the leaf first: raises `CertificateRejected` when it is no longer good, and
+#: `VerifierFault` when nobody can say.
+CheckRunning = Callable[[Sequence[x509.Certificate]], None]
+
+
+def checkNothing(chain: Sequence[x509.Certificate]) -> None:
+    """A `CheckRunning` for when roots and lists never change."""
 
 
 @attrs.frozen
@@ -47,6 +57,7 @@ class Recheck:
     _policy: RecheckPolicy
     _identity: Identity
     _session: ISession
+    _checkRunning: CheckRunning = checkNothing
     _random: Callable[[], float] = random.random
     _sure: float = attrs.field(default=0.0, init=False)
     _faults: int = attrs.field(default=0, init=False)
@@ -82,10 +93,23 @@ class Recheck:
         if self._lifeLeft() <= 0:
             self._end(VerifierRefused(f"the certificate of {self._identity.uid} has expired: renew it"))
             return
-        asked = maybeDeferred(self._verifier.verify, self._session.peerLeaf)
+        asked = Deferred.fromCoroutine(self._verify())
         self._asked = asked.addCallbacks(self._answered, self._unanswered).addErrback(self._broken)
         if asked.called:
             self._asked = None
+
+    async def _verify(self) -> Identity:
+        doubt = None
+        try:
+            self._checkRunning(self._session.peerChain)
+        except CertificateRejected as e:
+            raise VerifierRefused(str(e)) from e
+        except VerifierFault as e:
+            doubt = e  # the verifier may know better than that: its refusal counts at once
+        identity = await self._verifier.verify(self._session.peerLeaf)
+        if doubt is not None:
+            raise doubt
+        return identity
 
     def _answered(self, identity: Identity) -> None:
         self._asked = None

@@ -27,10 +27,8 @@ from .transmission import Transmission
 
 #: Callers of `openStream` that may wait for the peer to allow more streams.
 MAX_WAITING = 1000
-
 #: Streams of the peer that may wait for `acceptStreams`.
 MAX_UNACCEPTED = 100
-
 #: Bytes of a CONNECTION_CLOSE reason that we send.
 MAX_REASON = 500
 
@@ -119,9 +117,7 @@ class Session:
     @property
     def peerChain(self) -> Sequence[x509.Certificate]:
         """See `ISession`."""
-        chain = self._engine.peerChain
-        assert chain, "asked before the handshake"
-        return chain
+        return self._engine.peerChain
 
     @property
     def peerAddress(self) -> Address:

@@ -8,7 +8,7 @@ from cryptography.x509.oid import ObjectIdentifier
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.errors import CertificateRejected
+from socketwarp.errors import CertificateRejected, VerifierFault
 from socketwarp.identity import chains
 from socketwarp.identity.certificates import Credentials
 from socketwarp.interfaces import Role
@@ -229,6 +229,22 @@ class Revocation(SynchronousTestCase):
         expired = self.assertRaises(CertificateRejected, checking.checkStanding, old.cert)
         self.assertEqual(expired.alert, chains.CERTIFICATE_EXPIRED)
         checking.checkStanding(self.authority.issue().cert)
+
+    def test_a_running_chain_ends_with_anything_in_it_and_waits_for_lists(self) -> None:
+        middle = self.authority.intermediate()
+        chain, crls = middle.issue().chain, [self.authority.crl(), middle.crl()]
+        credentials(self.own, self.authority, crls).checkRunning(chain, "client")
+        late = middle.crl(lastUpdate=-2 * DAY, nextUpdate=-DAY)
+        for trusted, lists in (
+            (self.authority, [self.authority.crl(middle.cert), middle.crl()]),
+            (self.authority, [self.authority.crl(middle.cert), late]),
+            (Authority("Another"), crls),
+        ):
+            checking = credentials(self.own, trusted, lists)
+            self.assertRaises(CertificateRejected, checking.checkRunning, chain, "client")
+        for lists in ([self.authority.crl()], [self.authority.crl(), late]):
+            checking = credentials(self.own, self.authority, lists)
+            self.assertRaises(VerifierFault, checking.checkRunning, chain, "client")
 
     def test_an_empty_subject_is_named_as_such(self) -> None:
         peer = Authority("Another").issue(subject=x509.Name([]))

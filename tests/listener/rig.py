@@ -220,6 +220,7 @@ class Rig:
         ours, _ = sessionPair(self.reactor)
         ours.sessionId = name
         ours.peerLeaf = leafCertificate(leaf)
+        ours.peerChain = [ours.peerLeaf]
         return ours
 
     def connected(self, uid: str = "uid-1", name: str = "session-1") -> FakeSession:

@@ -1,11 +1,13 @@
 """Running sessions are verified again."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.errors import Code, SessionLost, VerifierFault, VerifierRefused
+from socketwarp.errors import CertificateRejected, Code, SessionLost, VerifierFault, VerifierRefused
 from socketwarp.interfaces import Identity
 from socketwarp.listener.recheck import Recheck, RecheckPolicy
 from tests.fakes import leafCertificate
@@ -47,7 +49,7 @@ class RecheckTests(SynchronousTestCase):
                 RecheckPolicy(60),
                 Identity("uid-1", leaf),
                 session,
-                partial(float, chance),
+                random=partial(float, chance),
             ).start()
             (call,) = rig.reactor.getDelayedCalls()
             waits.append(call.getTime() - rig.reactor.seconds())
@@ -81,7 +83,9 @@ class RecheckTests(SynchronousTestCase):
             session = rig.session()
             identity = Identity("uid-1", session.peerLeaf)
             policy = RecheckPolicy(60, 100)
-            Recheck(rig.reactor, rig.verifier, rig.events, policy, identity, session, partial(float, chance)).start()
+            Recheck(
+                rig.reactor, rig.verifier, rig.events, policy, identity, session, random=partial(float, chance)
+            ).start()
             while session.isOpen:
                 (call,) = rig.reactor.getDelayedCalls()
                 rig.reactor.advance(call.getTime() - rig.reactor.seconds())
@@ -140,6 +144,33 @@ class RecheckTests(SynchronousTestCase):
             (Code.DENIED, "the certificate of uid-1 now names uid-2"),
             self.session.closedWith,
         )
+
+    def check(self, error: Exception) -> None:
+        """From now on the check of running chains says so."""
+
+        def checkRunning(chain: Sequence[x509.Certificate]) -> None:
+            self.assertEqual(self.session.peerChain, chain)
+            raise error
+
+        self.rig = Rig(policy=RecheckPolicy(seconds=60, grace=100))
+        self.rig.connectors._checkRunning = checkRunning
+        self.session = self.rig.connected()
+
+    def test_aChainThatIsNoLongerGoodEndsTheSessionWithoutAskingTheVerifier(self) -> None:
+        self.check(CertificateRejected("CN=Sub CA: certificate revoked", 44))
+        self.rig.reactor.advance(60)
+        self.assertEqual((Code.DENIED, "CN=Sub CA: certificate revoked"), self.session.closedWith)
+        self.assertEqual([], self.rig.verifier.asked)
+
+    def test_aChainOfWhichNobodyCanSayIsAFaultUnlessTheVerifierRefuses(self) -> None:
+        self.check(VerifierFault("CN=uid-1: CRL has expired"))
+        self.ask()
+        self.rig.verifier.answer("uid-1")
+        self.assertTrue(self.session.isOpen)
+        self.assertEqual("CN=uid-1: CRL has expired", self.rig.told("connector.unverified")[0]["reason"])
+        self.ask()
+        self.rig.verifier.fail(VerifierRefused("Certificate is revoked"))
+        self.assertEqual((Code.DENIED, "Certificate is revoked"), self.session.closedWith)
 
     def test_theCertificatesEndOfLifeEndsTheSession(self) -> None:
         self.rig = Rig(policy=RecheckPolicy(seconds=60))
