@@ -12,6 +12,7 @@ from .settings import ConnectorSettings
 class Options(EndOptions):
     """Options of ``twistd swconnector``."""
 
+    endName: ClassVar[str] = "swconnector"
     optParameters: ClassVar[list[list[str | None]]] = parametersOf(ConnectorSettings)
     longdesc = (
         "Stays connected to a listener and dials its visitors' targets. "
@@ -28,4 +29,4 @@ def makeService(options: Options, reactor: Any = None) -> IService:  # Any: the 
     if reactor is None:
         from twisted.internet import reactor
 
-    return makeEnd("swconnector", ConnectorSettings, options, reactor, makeConnector)
+    return makeEnd(ConnectorSettings, options, reactor, makeConnector)

@@ -77,6 +77,17 @@ class IReloadable(Interface):
         """Look at the files now (SIGHUP): changed ones are used from now on, broken ones change nothing."""
 
 
+class IStateful(Interface):
+    """An end that keeps something on the disk while it runs, and from one start to the next."""
+
+    def openState() -> None:
+        """
+        Open it and check it, before anything listens.
+
+        :raises errors.ConfigurationError: it can't be used.
+        """
+
+
 class ICredentials(Interface):
     """What one end shows of itself, and how it checks the other. Immutable: a reload makes a new one."""
 

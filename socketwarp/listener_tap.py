@@ -11,6 +11,7 @@ from .settings import ListenerSettings
 class Options(EndOptions):
     """Options of ``twistd swlistener``."""
 
+    endName: ClassVar[str] = "swlistener"
     optParameters: ClassVar[list[list[str | None]]] = parametersOf(ListenerSettings)
     longdesc = (
         "Accepts connectors over QUIC and visitors on the TCP ports that the API opens. "
@@ -28,4 +29,4 @@ def makeService(options: Options, reactor: Any = None) -> IService:  # Any: the 
         from twisted.internet import reactor
     from .listener.service import makeListener  # here, since it imports klein, which installs a reactor
 
-    return makeEnd("swlistener", ListenerSettings, options, reactor, makeListener)
+    return makeEnd(ListenerSettings, options, reactor, makeListener)

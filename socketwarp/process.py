@@ -7,9 +7,10 @@ Imports `settings`, `notify` and `errors`. The reactor is a parameter here, too.
 
 import json
 import os
+import pwd
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
@@ -30,9 +31,10 @@ from twisted.logger import (
     globalLogBeginner,
 )
 from twisted.python import usage
+from twisted.python.util import runAsEffectiveUser
 
-from .errors import SocketwarpError
-from .interfaces import IReloadable
+from .errors import ConfigurationError, SocketwarpError
+from .interfaces import IReloadable, IStateful
 from .notify import ServiceManager
 from .settings import CommonSettings, Setting, effective, load, settingsOf
 
@@ -54,11 +56,28 @@ def _describe(names: Setting) -> str:
 
 
 class EndOptions(usage.Options):
-    """What the options of both ends have in common; each adds its `parametersOf`."""
+    """
+    What the options of both ends have in common; each adds its `parametersOf`.
 
+    :cvar endName: what the end is called, by twistd and on stderr.
+    """
+
+    endName: ClassVar[str]
     optFlags: ClassVar[list[list[str | None]]] = [
         ["check", None, "Print the effective settings and where each comes from, then exit."]
     ]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse the command line; twistd would say what is wrong with it behind a page of help.
+
+        :raises StartFailed: after one line on stderr, with status 78.
+        """
+        with exitOnError(self.endName):
+            try:
+                super().parseOptions(options)
+            except usage.UsageError as error:
+                raise ConfigurationError(f"{error}: see twistd {self.endName} --help") from None
 
     def postOptions(self) -> None:
         """
@@ -70,7 +89,6 @@ class EndOptions(usage.Options):
 
 
 def makeEnd(
-    name: str,
     kind: type[S],
     options: EndOptions,
     reactor: Any,  # Any: the whole reactor; no one interface names all that the two ends use
@@ -79,7 +97,6 @@ def makeEnd(
     """
     Read the settings and make an end of them, before anything is opened.
 
-    :param name: what the end calls itself on stderr.
     :param make: makes the end's service; raises `errors.SocketwarpError`.
     :raises StartFailed: after one line on stderr, with the error's exit code.
     :raises SystemExit: with 0, after ``--check``.
@@ -87,7 +104,7 @@ def makeEnd(
     signal.signal(signal.SIGTERM, _exitNow)
     Factory.noisy = False  # or each call to the SCEP server and each open port would have two lines that say nothing
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what changes from now on is noticed once the end runs
-    with exitOnError(name):
+    with exitOnError(options.endName):
         flags = {key: value for key, value in options.items() if key != "check"}
         if options["check"]:
             for setting in effective(kind, flags, os.environ):
@@ -95,7 +112,7 @@ def makeEnd(
             raise SystemExit(0)
         settings = load(kind, flags, os.environ)
         limitLog(settings.logLevel, settings.logFormat)
-        return End(name, make(settings, reactor), reactor)
+        return End(options, make(settings, reactor), reactor)
 
 
 class StartFailed(SystemExit, Exception):
@@ -115,20 +132,22 @@ class StartFailed(SystemExit, Exception):
 
 
 @contextmanager
-def exitOnError(name: str) -> Iterator[None]:
+def exitOnError(name: str, toLog: bool = False) -> Iterator[None]:
     """
     Turn an error of ours into one line on stderr and the exit status that belongs to it.
 
     The line goes to the process's own stderr: by the time a port is bound, twistd has turned ``sys.stderr`` into its
-    log, and a daemon has only the log.
+    log.
 
+    :param toLog: the log gets the line, too: it is all that a daemon has.
     :raises StartFailed: with the error's ``exitCode``.
     """
     try:
         yield
     except SocketwarpError as error:
         line = " ".join(str(error).split())
-        log.error("{name}: {line}", name=name, line=line)
+        if toLog:
+            log.error("{name}: {line}", name=name, line=line)
         print(f"{name}: {line}", file=sys.__stderr__, flush=True)
         raise StartFailed(line, error.exitCode) from None
 
@@ -190,9 +209,13 @@ class End(MultiService):
     look at its files, and systemd hears how it is.
     """
 
-    def __init__(self, name: str, service: IService, reactor: IReactorCore) -> None:
+    def __init__(self, options: EndOptions, service: IService, reactor: IReactorCore) -> None:
         super().__init__()
-        self._endName = name
+        self._endName = options.endName
+        self._runner: Mapping[str, Any] = options.parent or {}  # Any: values of twistd's own options, or twist's
+        # A terminal that shows both would show the line twice.
+        isShown = self._runner.get("logfile") in (None, "-") and not self._runner.get("syslog")
+        self._toLog = not (self._runner.get("nodaemon") and isShown)
         self._reactor = reactor
         self._stopping = False
         self._privileged = False
@@ -200,10 +223,24 @@ class End(MultiService):
         service.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
-        """Bind what needs privileges. twist doesn't call this, so `startService` does when nobody has."""
+        """
+        Open what is kept on the disk, then bind what needs privileges. twist doesn't call this, so `startService` does
+        when nobody has.
+        """
         self._privileged = True
-        with exitOnError(self._endName):
+        with exitOnError(self._endName, self._toLog):
+            for service in self:
+                if IStateful.providedBy(service):
+                    self._asWhomWeBecome(IStateful(service).openState)
             super().privilegedStartService()
+
+    def _asWhomWeBecome(self, work: Callable[[], None]) -> None:
+        """Files made as root would be out of reach for the user whom ``twistd --uid`` soon makes of us."""
+        uid, gid = self._runner.get("uid"), self._runner.get("gid")
+        if os.geteuid() != 0 or (uid is None and gid is None):
+            return work()
+        uid = 0 if uid is None else uid
+        runAsEffectiveUser(uid, pwd.getpwuid(uid).pw_gid if gid is None else gid, work)
 
     def startService(self) -> None:
         """Start. SIGTERM is ours from here on, also when the reactor begins: what it installs then is ours, too."""
@@ -211,7 +248,7 @@ class End(MultiService):
         self._reactor.sigTerm = self._sigTerm  # type: ignore[attr-defined]  # ReactorBase's handler of that signal
         if not self._privileged:
             self.privilegedStartService()
-        with exitOnError(self._endName):
+        with exitOnError(self._endName, self._toLog):
             super().startService()
         signal.signal(signal.SIGHUP, self._sigHup)  # Twisted has no handler of its own
         self._manager.ready()

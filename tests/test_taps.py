@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ from twisted.logger import (
     textFileLogObserver,
 )
 from twisted.plugin import IPlugin, getPlugins
-from twisted.python.usage import Options, UsageError
+from twisted.python.usage import Options
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socketwarp import connector_tap, listener_tap
+from socketwarp import connector_tap, listener_tap, process
 from socketwarp.errors import AddressUnavailable, ConfigurationError
-from socketwarp.interfaces import IReloadable
+from socketwarp.interfaces import IReloadable, IStateful
 from socketwarp.notify import ServiceManager
 from socketwarp.process import End, StartFailed, limitLog
 from socketwarp.settings import ConnectorSettings, ListenerSettings, settingsOf
@@ -102,9 +103,15 @@ class OptionTests(TapTests):
         self.assertIn("[SWL_SETTINGS; default: none]", text)
         self.assertIn("[SWC_SETTINGS; default: settings.json]", " ".join(str(connector_tap.Options()).split()))
 
-    def test_unknownFlags(self) -> None:
-        """Are twistd's to complain of."""
-        self.assertRaises(UsageError, listener_tap.Options().parseOptions, ["--prot", "1"])
+    def test_whatIsNoFlagIsOneLineAndStatus78(self) -> None:
+        """As a bad value is, and without a page of help before it."""
+        for given, words in ((["--prot", "1"], "option --prot not recognized"), (["x"], "Wrong number of arguments.")):
+            self.stderr.truncate(0)
+            self.stderr.seek(0)
+            self.assertEqual(
+                self.fails(partial(listener_tap.Options().parseOptions, given)),
+                (78, f"swlistener: {words}: see twistd swlistener --help\n"),
+            )
 
     def test_noPidFileInTheForeground(self) -> None:
         """Unless somebody names one; a daemon keeps twistd's."""
@@ -193,6 +200,20 @@ class Failing(Service):
             raise self.errors[1]
 
 
+@implementer(IStateful)
+class Stateful(Failing):
+    """A service that keeps something on the disk."""
+
+    def __init__(self, state: Exception | None = None) -> None:
+        super().__init__()
+        self.error = state
+
+    def openState(self) -> None:
+        self.calls.append("state")
+        if self.error is not None:
+            raise self.error
+
+
 class Running(TapTests):
     """The service that twistd runs."""
 
@@ -202,26 +223,79 @@ class Running(TapTests):
         for service in (Failing(privileged=error), Failing(unprivileged=error)):
             self.stderr.truncate(0)
             self.stderr.seek(0)
-            end = End("swlistener", service, self.reactor)
+            end = End(listener_tap.Options(), service, self.reactor)
             self.assertEqual(self.fails(end.startService), (69, "swlistener: port 80: in use\n"))
 
     def test_twistdRemovesItsPidFile(self) -> None:
         """It does so for an `Exception`, and tells whoever waits for the daemon."""
-        end = End("swlistener", Failing(unprivileged=ConfigurationError("no")), self.reactor)
+        end = End(listener_tap.Options(), Failing(unprivileged=ConfigurationError("no")), self.reactor)
         error = self.assertRaises(StartFailed, end.startService)
         self.assertIsInstance(error, Exception)
         self.assertEqual((str(error), error.code), ("no", 78))
 
+    def test_theLogHasTheLineUnlessTheTerminalHasIt(self) -> None:
+        """A daemon has nothing else."""
+        for options, isLogged in (
+            ({"nodaemon": True, "logfile": None}, False),
+            ({"nodaemon": True, "logfile": "-"}, False),
+            ({"nodaemon": True, "logfile": "/var/log/mine.log"}, True),
+            ({"nodaemon": True, "logfile": None, "syslog": True}, True),
+            ({"nodaemon": False, "logfile": None}, True),
+        ):
+            logged: list[LogEvent] = []
+            self.patch(process, "log", Logger(observer=logged.append))  # type: ignore[arg-type]  # a list will do
+            end = End(self.runBy(options), Failing(unprivileged=ConfigurationError("no")), self.reactor)
+            self.fails(end.startService)
+            self.assertEqual([event["line"] for event in logged], ["no"] if isLogged else [])
+
+    def runBy(self, options: dict[str, Any]) -> listener_tap.Options:  # Any: values of twistd's options
+        """Options of ours below twistd's."""
+        ours = listener_tap.Options()
+        ours.parent = Options()
+        ours.parent.update(options)
+        return ours
+
+    def test_whatIsOnTheDiskComesFirst(self) -> None:
+        """Nothing listens when it can't be opened."""
+        service = Stateful()
+        End(listener_tap.Options(), service, self.reactor).privilegedStartService()
+        self.assertEqual(service.calls, ["state", "privileged"])
+        service = Stateful(state=ConfigurationError("no"))
+        self.fails(End(listener_tap.Options(), service, self.reactor).privilegedStartService)
+        self.assertEqual(service.calls, ["state"])
+
+    def test_filesAreMadeAsTheUserWhomTwistdMakesOfUs(self) -> None:
+        """Whom else could they belong to? Sockets are bound before that."""
+        whose: list[tuple[int, int]] = []
+
+        def run(uid: int, gid: int, work: Callable[[], None]) -> None:
+            whose.append((uid, gid))
+            work()
+
+        self.patch(process, "runAsEffectiveUser", run)
+        for user, asked, expected in (
+            (0, {"uid": 1234, "gid": 5678}, [(1234, 5678)]),
+            (0, {"uid": 0, "gid": None}, [(0, 0)]),
+            (0, {"uid": None, "gid": 5678}, [(0, 5678)]),
+            (0, {"uid": None, "gid": None}, []),
+            (1000, {"uid": 1234, "gid": 5678}, []),
+        ):
+            whose.clear()
+            self.patch(os, "geteuid", lambda user=user: user)
+            service = Stateful()
+            End(self.runBy(asked), service, self.reactor).privilegedStartService()
+            self.assertEqual((whose, service.calls), (expected, ["state", "privileged"]))
+
     def test_otherErrorsAreTwistds(self) -> None:
         """A fault of ours is to be seen with its traceback."""
-        end = End("swlistener", Failing(unprivileged=ZeroDivisionError()), self.reactor)
+        end = End(listener_tap.Options(), Failing(unprivileged=ZeroDivisionError()), self.reactor)
         self.assertRaises(ZeroDivisionError, end.startService)
 
     def test_privilegesAreUsedOnce(self) -> None:
         """twistd asks for it, twist doesn't."""
         for withTwistd in (True, False):
             service = Failing()
-            end = End("swlistener", service, self.reactor)
+            end = End(listener_tap.Options(), service, self.reactor)
             if withTwistd:
                 end.privilegedStartService()
             end.startService()
@@ -233,7 +307,7 @@ class Running(TapTests):
         self.patch(os, "_exit", exits.append)
         stops: list[str] = []
         self.patch(self.reactor, "stop", lambda: stops.append("stop"))
-        End("swlistener", MultiService(), self.reactor).startService()
+        End(listener_tap.Options(), MultiService(), self.reactor).startService()
         self.handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.reactor.advance(0)
         self.assertEqual((stops, exits), (["stop"], []))
@@ -244,7 +318,7 @@ class Running(TapTests):
         """There is no moment at which SIGTERM would end the process by the signal, as Twisted has it."""
         self.patch(ReactorBase, "installWaker", lambda reactor: None)
         reactor = ReactorBase()
-        end = End("swlistener", MultiService(), reactor)
+        end = End(listener_tap.Options(), MultiService(), reactor)
         end.startService()
         self.handlers.clear()
         reactor.startRunning()
@@ -261,7 +335,7 @@ class Running(TapTests):
                 self.reloads += 1
 
         service = Reloadable()
-        end = End("swlistener", service, self.reactor)
+        end = End(listener_tap.Options(), service, self.reactor)
         Service().setServiceParent(end)
         end.startService()
         self.handlers[signal.SIGHUP](signal.SIGHUP, None)
@@ -284,7 +358,7 @@ class Running(TapTests):
                 told.append("stops")
                 return stopping
 
-        end = End("swlistener", Slow(), self.reactor)
+        end = End(listener_tap.Options(), Slow(), self.reactor)
         end.startService()
         self.assertEqual(told, ["started", "READY=1", "WATCHDOG=1"])
         stopped = end.stopService()
@@ -298,7 +372,7 @@ class Running(TapTests):
         """So that it sees the exit status, and nobody waits for a service that isn't there."""
         told: list[str] = []
         self.patch(ServiceManager, "_send", lambda manager, notification: told.append(notification))
-        end = End("swlistener", Failing(unprivileged=ConfigurationError("no")), self.reactor)
+        end = End(listener_tap.Options(), Failing(unprivileged=ConfigurationError("no")), self.reactor)
         self.fails(end.startService)
         self.assertEqual(told, [])
 

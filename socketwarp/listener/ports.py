@@ -84,14 +84,17 @@ class Ports:
         here = [connector.identity.attributes for connector in self._lobby.connectors if connector.uid == spec.uid]
         self._lobby.policy.checkPort(spec, here[0] if here else None)
 
-    def restore(self) -> None:
+    def load(self) -> None:
         """
-        Take the stored wishes up again; those whose lease has ended meanwhile are closed instead.
+        Read the stored wishes; nothing is bound yet.
 
         :raises errors.ConfigurationError: when what is stored can't be trusted.
         """
         for kept in self._lobby.store.load():
             self._entries[kept.spec.port] = self._enter(kept.spec, kept.used)
+
+    def restore(self) -> None:
+        """Take up again what was loaded; wishes whose lease has ended meanwhile are closed instead."""
         for entry in list(self._entries.values()):
             entry.watchLease()
         self._bindMissing()

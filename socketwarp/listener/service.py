@@ -1,7 +1,7 @@
 """
 The listener as one service: what it is made of, in which order it starts, and in which it stops.
 
-Start: the sockets of connectors and API (they may need privileges), then the store, then the stored ports. Stop: the
+Start: the store, the sockets of connectors and API (they may need privileges), then the stored ports. Stop: the
 API, then the visitors, then the sessions, then the sockets and the store; each only when what needs it is gone. The
 only module of this package that knows which carrier is in use.
 """
@@ -22,10 +22,10 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from ..errors import AddressUnavailable, ConfigurationError
+from ..errors import AddressUnavailable
 from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
-from ..interfaces import Address, IReloadable, ISession, IVerifier
+from ..interfaces import Address, IReloadable, ISession, IStateful, IVerifier
 from ..memory import MemoryBudget
 from ..quic.endpoint import QuicServer, TransportSettings
 from ..settings import ListenerSettings
@@ -122,7 +122,7 @@ def _transport(settings: ListenerSettings) -> TransportSettings:
     )
 
 
-@implementer(IReloadable)
+@implementer(IReloadable, IStateful)
 @attrs.define(eq=False, slots=False)
 class ListenerService(Service):
     """
@@ -149,6 +149,7 @@ class ListenerService(Service):
 
     @property
     def quicAddress(self) -> Address:
+    _hasState: bool = attrs.field(default=False, init=False)
         """Where connectors connect to; with the true port when the settings say 0."""
         return self._quic.address
 
@@ -162,15 +163,28 @@ class ListenerService(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind the sockets of the settings, whose ports may be privileged ones.
+        Bind the sockets of the settings, whose ports may be privileged ones, after `openState` if nobody has called it.
 
         :raises errors.AddressUnavailable: one of them can't be had.
+    def openState(self) -> None:
+        """
+        See `IStateful.openState`: the stored wishes, and the audit log.
+
+        :raises errors.ConfigurationError: the state directory can't be used, or what is in it can't be trusted.
+        """
+        self.ports.load()
+        self._audit.start()
+        self._hasState = True
+
         """
         settings = self._settings
         try:
             self._quic.listen(settings.address, settings.port)
+        :raises errors.ConfigurationError: as there.
         except AddressUnavailable as error:
             raise AddressUnavailable(
+        if not self._hasState:
+            self.openState()
                 f"SWL_ADDRS, SWL_PORT: {error}: name an address of this host, and a port that is free"
             ) from error
         try:
@@ -186,17 +200,11 @@ class ListenerService(Service):
         """
         Take the stored wishes up again, after `privilegedStartService` if nobody has called it.
 
-        :raises errors.AddressUnavailable: as there.
-        :raises errors.ConfigurationError: the state directory can't be used, or what is in it can't be trusted.
+        :raises errors.AddressUnavailable: and `errors.ConfigurationError`, as there.
         """
         if self._api is None:
             self.privilegedStartService()
-        try:
-            self.ports.restore()
-            self._audit.start()
-        except ConfigurationError:
-            self._closeSockets()
-            raise
+        self.ports.restore()
         self._threads.start()
         for file in self._files:
             file.start()
@@ -233,10 +241,3 @@ class ListenerService(Service):
         await self._store.close()
         self._audit.stop()
         self._threads.stop()
-
-    def _closeSockets(self) -> None:
-        """Let go of what `privilegedStartService` has bound."""
-        self._quic.stop()
-        if self._api is not None:
-            self._api.stopListening()
-            self._api = None

@@ -42,6 +42,7 @@ class LeaseTestCase(SynchronousTestCase):
         """The listener is killed and starts again."""
         self.rig.sockets.bound.clear()
         self.rig.ports = self.rig.makePorts()
+        self.rig.ports.load()
         self.rig.ports.restore()
 
     def lastRefusal(self) -> object:
@@ -74,6 +75,7 @@ class TimeTests(LeaseTestCase):
     def test_aPortWaitingToBeBoundEndsToo(self) -> None:
         self.rig.store.disk = {18080: attrs.evolve(SPEC, limits=PortLimits(expires=12.0))}
         self.rig.sockets.taken.add(18080)
+        self.rig.ports.load()
         self.rig.ports.restore()
         self.rig.reactor.pump([5.0] * 4)
         self.assertEqual(([], []), (self.rig.store.wishes, self.rig.ports.entries()))
@@ -201,6 +203,7 @@ class NumberTests(LeaseTestCase):
     def test_whoWasKilledBetweenTheLastVisitorAndTheCloseClosesAtStart(self) -> None:
         self.rig.store.disk = {18080: attrs.evolve(SPEC, limits=PortLimits(total=2))}
         self.rig.store.used = {18080: 2}
+        self.rig.ports.load()
         self.rig.ports.restore()
         self.assertEqual(({}, []), (self.rig.sockets.bound, self.rig.store.wishes))
 

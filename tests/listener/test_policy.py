@@ -205,6 +205,7 @@ class EnforcementTests(SynchronousTestCase):
         self.successResultOf(self.rig.ports.stop(0))
         ports = self.rig.makePorts()
         self.enforce("[[port]]\nuids = ['home-*']")
+        ports.load()
         ports.restore()
         self.assertEqual({}, self.rig.sockets.bound)
         self.enforce("")

@@ -117,11 +117,13 @@ class RestoreTests(SynchronousTestCase):
         self.rig.store.disk = {18080: SPEC, 18081: PortSpec(18081, "uid-2", "db.example", 5432)}
 
     def test_allAreBoundAgain(self) -> None:
+        self.rig.ports.load()
         self.rig.ports.restore()
         self.assertEqual({18080, 18081}, set(self.rig.sockets.bound))
 
     def test_whatCannotBeBoundIsToldOnceAndTriedUntilItCan(self) -> None:
         self.rig.sockets.taken.add(18081)
+        self.rig.ports.load()
         self.rig.ports.restore()
         self.rig.reactor.pump([5.0] * 3)
         self.assertEqual({18080}, set(self.rig.sockets.bound))
@@ -133,6 +135,7 @@ class RestoreTests(SynchronousTestCase):
 
     def test_aWaitingPortCanBeClosed(self) -> None:
         self.rig.sockets.taken.add(18081)
+        self.rig.ports.load()
         self.rig.ports.restore()
         self.successResultOf(self.rig.ports.withdraw(18081))
         self.rig.sockets.taken.clear()
@@ -141,6 +144,7 @@ class RestoreTests(SynchronousTestCase):
 
     def test_whatTheSettingsForbidByNowStaysClosed(self) -> None:
         self.rig.ports.allowed = (PortRange(18080, 18080),)
+        self.rig.ports.load()
         self.rig.ports.restore()
         self.assertEqual({18080}, set(self.rig.sockets.bound))
         self.successResultOf(self.rig.ports.stop(0))

@@ -11,11 +11,12 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from socketwarp.errors import AddressUnavailable, CertificateRejected, Code, ConfigurationError, PortDenied
 from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
-from socketwarp.interfaces import Address
+from socketwarp.interfaces import Address, IReloadable, IStateful
 from socketwarp.listener.api import Api, ApiServer, makeSite
 from socketwarp.listener.audit import AuditLog
 from socketwarp.listener.connectors import Terms
@@ -98,9 +99,13 @@ class ServiceTests(SynchronousTestCase):
         return ListenerService(self.settings, reactor, [watch], *ends, rig.ports, rig.store, threads, server, audit)
 
     def test_itIsAService(self) -> None:
-        self.assertTrue(IService.providedBy(self.service))
+        for interface in (IService, IReloadable, IStateful):
+            self.assertTrue(verifyObject(interface, self.service))
 
     def test_socketsComeFirst(self) -> None:
+        """Behind what is kept on the disk, which may be opened before."""
+        self.service.openState()
+        self.assertEqual([], self.done)
         self.service.privilegedStartService()
         self.assertEqual(["quic listens"], self.done)
         self.assertEqual(("0.0.0.0", 11443), self.service.quicAddress)
@@ -131,13 +136,14 @@ class ServiceTests(SynchronousTestCase):
         error = self.assertRaises(AddressUnavailable, self.service.startService)
         self.assertIn("SWL_PORT: UDP 0.0.0.0 port 11443", str(error))
 
-    def test_withAStoreThatCannotBeTrustedNothingStaysOpen(self) -> None:
+    def test_withAStoreThatCannotBeTrustedNothingIsOpened(self) -> None:
         def load() -> list[Kept]:
             raise ConfigurationError("damaged")
 
         self.rig.store.load = load  # type: ignore[method-assign]  # a store that fails
+        self.assertRaises(ConfigurationError, self.service.privilegedStartService)
         self.assertRaises(ConfigurationError, self.service.startService)
-        self.assertEqual(["quic listens", "quic stops"], self.done)
+        self.assertEqual([], self.done)
         self.assertFalse(self.service.running)
 
     def test_itStopsOnceVisitorsAndSessionsAreGone(self) -> None:

@@ -51,6 +51,7 @@ class ReadyTests(WatchTestCase):
         self.rig.sockets.bound.clear()
         self.rig.sockets.taken.add(18080)
         ports = self.rig.makePorts()
+        ports.load()
         ports.restore()
         self.client = Client(self.rig, Gate(lambda: self.tokens))
         self.client.api.ports = ports

@@ -159,6 +159,7 @@ class WishedState(RuleBasedStateMachine):
         self.rig.settle()
         assert not any(map(self.here, PORTS))
         self.rig.ports = self.rig.makePorts(allowed=self.rig.ports.allowed)
+        self.rig.ports.load()
         self.rig.ports.restore()
 
     # -- visitors
