@@ -132,7 +132,11 @@ class TheOriginalsSettings(SettingsTests):
         self.assertEqual((settings.serverName, settings.port), ("192.0.2.1", 11443))
         with self.assertRaises(ConfigurationError) as caught:
             load(ConnectorSettings, {}, {})
-        self.assertIn("client_cert_path: not set", self.oneLine(caught.exception))
+        line = self.oneLine(caught.exception)
+        self.assertIn("client_cert_path: not set", line)
+        self.assertIn(
+            f"{Path('settings.json').absolute()} doesn't exist: start in its directory, set SWC_SETTINGS", line
+        )
 
 
 class Precedence(SettingsTests):
@@ -324,6 +328,14 @@ class BadFiles(SettingsTests):
         self.assertIn("server_name: not set", line)
         self.assertIn("SWC_SERVER_NAME", line)
         self.assertIn("--server-name", line)
+
+    def test_aKeyTwice(self) -> None:
+        """Which of the two was meant, nobody knows; JSON and TOML alike."""
+        twice = json.dumps(SETTINGS_JSON)[:-1] + ', "service_port": 443}'
+        self.assertIn("settings.json: not JSON: 'service_port' is there more than once", self.refusal(twice))
+        path = self.file("port = 1\nport = 2\n", "listener.toml")
+        error = self.assertRaises(ConfigurationError, load, ListenerSettings, {"config": path}, {})
+        self.assertIn("not TOML", str(error))
 
     def test_notJson(self) -> None:
         """The parser's own words say where."""

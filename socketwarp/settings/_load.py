@@ -79,13 +79,19 @@ def _findAll(
 ) -> dict[str, _Found]:
     settings = settingsOf(kind)
     path, held = _readFile(kind, flags, environment)
+    if path is None and kind.defaultFile is not None:
+        remedy = (
+            f"{Path(kind.defaultFile).absolute()} doesn't exist: start in its directory, set {kind.prefix}_SETTINGS"
+        )
+    else:
+        remedy = f"put it into {path}"
     known = {setting.key for setting in settings.values()}
     for key in held:
         if key not in known:
             names = ", ".join(sorted(known))
             raise ConfigurationError(f"{path}: {key!r} is no setting: remove it, or use one of {names}")
     return {
-        field.name: _find(settings[field.name], field.default, flags, environment, path, held)
+        field.name: _find(settings[field.name], field.default, flags, environment, path, held, remedy)
         for field in attrs.fields(kind)
     }
 
@@ -116,7 +122,7 @@ def _parse(path: Path, data: bytes) -> Mapping[str, object]:
     """TOML when the file's name says so, else JSON."""
     if len(data) > MAXIMUM_FILE:
         raise ConfigurationError(f"{path}: more than {MAXIMUM_FILE} bytes: this is no settings file")
-    language, read = ("TOML", tomllib.loads) if path.suffix == ".toml" else ("JSON", json.loads)
+    language, read = ("TOML", tomllib.loads) if path.suffix == ".toml" else ("JSON", _readJson)
     try:
         held = read(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # of JSON, TOML and UTF-8 alike
@@ -126,6 +132,20 @@ def _parse(path: Path, data: bytes) -> Mapping[str, object]:
     return held
 
 
+def _readJson(text: str) -> object:
+    """JSON whose objects have each key once; Python's would take the last."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        held: dict[str, object] = {}
+        for key, value in pairs:
+            if key in held:
+                raise ValueError(f"{key!r} is there more than once")
+            held[key] = value
+        return held
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
 def _find(
     setting: Setting,
     default: object,
@@ -133,6 +153,7 @@ def _find(
     environment: Mapping[str, str],
     path: Path | None,
     held: Mapping[str, object],
+    remedy: str,
 ) -> _Found:
     given = flags.get(setting.flag)
     if given is not None:
@@ -145,8 +166,7 @@ def _find(
         default = setting.defaultFrom(environment)
     if default is attrs.NOTHING:
         raise ConfigurationError(
-            f"{setting.key}: not set ({setting.help}): put it into {path or 'settings.json'}, "
-            f"or set {setting.environment} or --{setting.flag}"
+            f"{setting.key}: not set ({setting.help}): {remedy}, or set {setting.environment} or --{setting.flag}"
         )
     return _Found(setting.environment, setting.kind(default), "default")
 
