@@ -127,6 +127,7 @@ def _make(path: Path) -> None:
         raise sqlite3.DatabaseError(f"it is gone, though its log {log} is there")
     unfinished = path.with_name(path.name + ".new")
     unfinished.unlink(missing_ok=True)
+    unfinished.touch(0o600)  # SQLite gives its logs the same
     connection = _connect(unfinished)
     try:
         _migrate(connection)

@@ -55,6 +55,11 @@ class AuditTests(SynchronousTestCase):
         self.client.callJson("DELETE", "/close", {"port": 1})
         self.assertEqual(["port.put", "port.delete"], [line["action"] for line in self.lines()])
 
+    def test_aPortForAConnectorThatIsNotHereIsNotedAsWell(self) -> None:
+        self.client.callJson("POST", "/open", {"uid": "uid-1", "port": 1, "connect_address": "x", "connect_port": 2})
+        (line,) = self.lines()
+        self.assertEqual(("port.put", "1", "no-session"), (line["action"], line["subject"], line["outcome"]))
+
     def test_whatFailedSaysSo(self) -> None:
         self.rig.store.broken = True
         self.client.json("PUT", "/v1/ports/18080", WISH)

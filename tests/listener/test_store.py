@@ -52,6 +52,12 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual([], self.store.load())
         self.assertEqual(0o700, self.directory.stat().st_mode & 0o777)
 
+    def test_onlyWeReadIt(self) -> None:
+        self.store.load()
+        self.done(self.store.put(SPEC))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in self.directory.iterdir()}
+        self.assertEqual({f"listener.sqlite3{end}": 0o600 for end in ("", "-wal", "-shm")}, modes)
+
     def test_whatWasPutIsThereAfterAKill(self) -> None:
         self.store.load()
         self.done(self.store.put(SPEC))

@@ -40,9 +40,9 @@ async def open(api: Api, call: Call) -> Answer:
     """Open a port for a connector that is here."""
     wished = call.body(OpenCall)
     call.caller.claim(wished.port, wished.uid)
-    api.connectors.current(wished.uid)
 
     async def make() -> tuple[None, Shown]:
+        api.connectors.current(wished.uid)
         return None, showWish(await api.ports.desire(wished.spec()))
 
     await api.change(call.caller, "port.put", str(wished.port), None, make)
