@@ -144,12 +144,12 @@ class ListenerService(Service):
     _apiServer: ApiServer
     _audit: AuditLog
     _api: IListeningPort | None = attrs.field(default=None, init=False)
+    _hasState: bool = attrs.field(default=False, init=False)
 
     _log = Logger()
 
     @property
     def quicAddress(self) -> Address:
-    _hasState: bool = attrs.field(default=False, init=False)
         """Where connectors connect to; with the true port when the settings say 0."""
         return self._quic.address
 
@@ -161,11 +161,6 @@ class ListenerService(Service):
         assert isinstance(host, IPv4Address | IPv6Address)
         return host.host, host.port
 
-    def privilegedStartService(self) -> None:
-        """
-        Bind the sockets of the settings, whose ports may be privileged ones, after `openState` if nobody has called it.
-
-        :raises errors.AddressUnavailable: one of them can't be had.
     def openState(self) -> None:
         """
         See `IStateful.openState`: the stored wishes, and the audit log.
@@ -176,15 +171,20 @@ class ListenerService(Service):
         self._audit.start()
         self._hasState = True
 
+    def privilegedStartService(self) -> None:
         """
+        Bind the sockets of the settings, whose ports may be privileged ones, after `openState` if nobody has called it.
+
+        :raises errors.ConfigurationError: as there.
+        :raises errors.AddressUnavailable: one of them can't be had.
+        """
+        if not self._hasState:
+            self.openState()
         settings = self._settings
         try:
             self._quic.listen(settings.address, settings.port)
-        :raises errors.ConfigurationError: as there.
         except AddressUnavailable as error:
             raise AddressUnavailable(
-        if not self._hasState:
-            self.openState()
                 f"SWL_ADDRS, SWL_PORT: {error}: name an address of this host, and a port that is free"
             ) from error
         try:
