@@ -38,6 +38,8 @@ _ALERTS = {
     "CERTIFICATE_UNKNOWN": "it doesn't accept the certificate of --cert",
     "HANDSHAKE_FAILURE": "it may ask its callers for a certificate (--cert and --key)",
 }
+#: What OpenSSL says of one that speaks something else, or goes away.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING"})
 
 
 class Failed(Exception):
@@ -155,7 +157,7 @@ class Api:
         alert = (error.reason or "").partition("ALERT_")[2]
         if alert in _ALERTS:
             return Failed(f"{self.url}: the listener refused us in TLS: {_ALERTS[alert]}", EX_NOPERM)
-        hint = ": does it speak http only?" if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else ""
+        hint = ": does it speak http only?" if error.reason in _NO_TLS else ""
         return Failed(f"{self.url}: TLS failed: {(error.reason or str(error)).replace('_', ' ')}{hint}", EX_UNAVAILABLE)
 
     def _understood(self, response: HTTPResponse, data: bytes) -> Any:  # Any: JSON

@@ -158,6 +158,6 @@ def target(text: str) -> tuple[str, int]:
     """
     host, _, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    if not bare or (":" in bare and bare == host) or not re.fullmatch("[0-9]{1,5}", port):
+    if not bare or (":" in bare and bare == host) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise click.BadParameter(f"{text!r} is no target such as db.lan:5432, 192.0.2.1:22 or [2001:db8::1]:22")
     return bare, int(port)

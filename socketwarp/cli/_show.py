@@ -37,11 +37,20 @@ def showTable(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in shown:
         table.add_row(*row)
     console = Console()
-    console.print(table, width=None if console.is_terminal else _WIDE)
+    if not console.is_terminal:
+        console.width = _WIDE
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _cell(value: object) -> Text:
     return Text("" if value is None else clean(str(value)))
+
+
+def showTime(text: str) -> str:
+    """A time of the API's (RFC 3339, UTC) for people, to the second."""
+    return f"{text[:10]} {text[11:19]}Z"
 
 
 def showBytes(count: int) -> str:

@@ -7,7 +7,7 @@ import click
 from ._http import Api, withQuery
 from ._models import Connection, Connections, Connector, Dismissed, understood
 from ._options import asJson, callsApi, dryRun, duration
-from ._show import say, showBytes, showJson, showSeconds, showTable
+from ._show import say, showBytes, showJson, showSeconds, showTable, showTime
 
 
 @click.command("connectors")
@@ -37,9 +37,11 @@ def connectors(api: Api, uid: str | None, disconnect: bool, deny: float | None, 
     if asJson:
         showJson(answer)
         return
-    rows = _rows(understood(answer if uid is None else [answer], list[Connector]))
-    columns = ("UID", "PORTS", "ADDRESS", "SINCE", "PROTOCOL", "RTT", "VISITORS", "IN", "OUT", "VALID UNTIL", "SESSION")
-    showTable(columns, rows)
+    if uid is not None:
+        showTable((), _details(understood(answer, Connector)))
+        return
+    columns = ("UID", "PORTS", "ADDRESS", "SINCE", "RTT", "VISITORS", "IN", "OUT")
+    showTable(columns, _rows(understood(answer, list[Connector])))
 
 
 def _path(uid: str) -> str:
@@ -52,18 +54,31 @@ def _rows(found: list[Connector]) -> list[tuple[object, ...]]:
             connector.uid,
             " ".join(map(str, connector.ports)),
             each.address,
-            each.since,
-            f"{each.protocol}, {each.carrier}",
+            showTime(each.since),
             showSeconds(each.rtt),
             each.connections,
             showBytes(each.bytes_in),
             showBytes(each.bytes_out),
-            each.not_after,
-            f"{each.session} (leaving)" if each.leaving else each.session,
         )
         for connector in found
         for each in connector.sessions
     ]
+
+
+def _details(connector: Connector) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = [("uid", connector.uid), ("ports", " ".join(map(str, connector.ports)))]
+    for each in connector.sessions:
+        rows += [
+            ("session", f"{each.session}, leaving" if each.leaving else each.session),
+            ("  address", each.address),
+            ("  protocol", f"{each.protocol}, {each.carrier}"),
+            ("  since", showTime(each.since)),
+            ("  certificate until", showTime(each.not_after)),
+            ("  round trip", showSeconds(each.rtt)),
+            ("  visitors", each.connections),
+            ("  bytes in, out", f"{each.bytes_in}, {each.bytes_out}"),
+        ]
+    return rows
 
 
 def _disconnect(api: Api, uid: str, deny: float | None, dryRun: bool, asJson: bool) -> None:
@@ -115,7 +130,7 @@ def connections(
 
 def _row(each: Connection) -> tuple[object, ...]:
     carried = showBytes(each.bytes_in), showBytes(each.bytes_out)
-    return each.id, each.port, each.uid, each.address, each.target, each.since, *carried
+    return each.id, each.port, each.uid, each.address, each.target, showTime(each.since), *carried
 
 
 def _end(api: Api, name: str, dryRun: bool, asJson: bool) -> None:

@@ -23,13 +23,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 @attrs.define
 class Follower:
     """
-    Reads server-sent events (the HTML standard, §9.2) as far as the API uses them.
+    Reads server-sent events (the HTML standard, §9.2) as far as the API uses them, from one connection.
 
-    :ivar last: the id of the last event, from where to go on.
+    :ivar last: the id of the last event that came whole, from where to go on.
     """
 
     last: str | None = None
-    _name: str = ""
+    _next: str | None = None
     _data: list[str] = attrs.field(factory=list)
 
     def take(self, line: str) -> Any | None:
@@ -40,13 +40,14 @@ class Follower:
         """
         if not line:
             data, self._data = "\n".join(self._data), []
+            self.last = self._next or self.last
             with suppress(ValueError):  # without data, or none that we understand
                 return json.loads(data)
             return None
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "id":
-            self.last = value
+            self._next = value
         elif field == "data":
             self._data.append(value)
         return None
@@ -78,15 +79,17 @@ def follow(api: Api, since: str | None) -> Iterator[Any]:  # Any: JSON
 
     :raises Failed: the first connection couldn't be made, or the listener doesn't want us.
     """
-    follower = Follower()
+    last: str | None = None
     pause, wasThere = FIRST_PAUSE, False
     while True:
-        headers = {} if follower.last is None else {"Last-Event-ID": follower.last}
-        path = withQuery("/v1/events", since=since if follower.last is None else None)
+        follower = Follower(last)
+        headers = {} if last is None else {"Last-Event-ID": last}
+        path = withQuery("/v1/events", since=since if last is None else None)
         try:
             for line in api.lines(path, SILENCE, headers):
                 pause, wasThere = FIRST_PAUSE, True
                 event = follower.take(line)
+                last = follower.last
                 if event is not None:
                     yield event
         except Failed as error:
@@ -103,5 +106,9 @@ def sentence(event: Any) -> str:  # Any: JSON
     seconds = fields.pop("time", None)
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if isinstance(seconds, int | float) else "-" * 19
     name = fields.pop("event", "events.missed")
-    told = " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in fields.items())
+    told = " ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in fields.items()
+        if value is not None
+    )
     return clean(f"{when} {name:<21} {told}")
