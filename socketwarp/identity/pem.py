@@ -11,9 +11,9 @@ from typing import NoReturn, TypeVar
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import crypto
 
 from ..errors import ConfigurationError
 
@@ -29,6 +29,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 FilePath = str | os.PathLike[str]
 
 _Loaded = TypeVar("_Loaded")
+_Signed = TypeVar("_Signed", x509.Certificate, x509.CertificateRevocationList)
 
 
 def asText(path: FilePath) -> str:
@@ -94,7 +95,7 @@ def readCertificates(file: SettingFile) -> list[x509.Certificate]:
     blocks = [each for each in _blocks(file, file.read()) if each.label == "CERTIFICATE"]
     if not blocks:
         file.fail("no CERTIFICATE block in it; did you name the key's file, or another one?")
-    return [_load(file, each, x509.load_pem_x509_certificate) for each in blocks]
+    return [_load(file, each, _certificate) for each in blocks]
 
 
 def readRevocationLists(file: SettingFile) -> list[x509.CertificateRevocationList]:
@@ -102,13 +103,13 @@ def readRevocationLists(file: SettingFile) -> list[x509.CertificateRevocationLis
     data = file.read()
     if b"-----BEGIN " not in data:
         try:
-            return [x509.load_der_x509_crl(data)]
-        except ValueError as e:
+            return [_readable(x509.load_der_x509_crl(data))]
+        except Exception as e:  # see _load
             file.fail(f"neither PEM nor a DER revocation list ({_firstLine(e)}); fetch it again from its authority")
     blocks = [each for each in _blocks(file, data) if each.label == "X509 CRL"]
     if not blocks:
         file.fail("no X509 CRL block in it; name the file with the revocation list")
-    return [_load(file, each, x509.load_pem_x509_crl) for each in blocks]
+    return [_load(file, each, lambda pem: _readable(x509.load_pem_x509_crl(pem))) for each in blocks]
 
 
 def readPrivateKey(file: SettingFile) -> PrivateKey:
@@ -141,8 +142,25 @@ def _blocks(file: SettingFile, data: bytes) -> Sequence[Block]:
 def _load(file: SettingFile, block: Block, load: Callable[[bytes], _Loaded]) -> _Loaded:
     try:
         return load(block.data)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+    except Exception as e:  # errors of cryptography and OpenSSL, which have no class in common
         file.fail(f"{block} is damaged ({_firstLine(e)}); copy the file again from where it was made")
+
+
+def _certificate(data: bytes) -> x509.Certificate:
+    """
+    A certificate that can be used: cryptography reads most of it only when asked, and then each caller would have to
+    expect errors; and OpenSSL has a parser of its own.
+    """
+    found = x509.load_pem_x509_certificate(data)
+    crypto.X509.from_cryptography(found).get_pubkey()
+    _ = found.version, found.public_key(), found.not_valid_before_utc, found.not_valid_after_utc
+    return _readable(found)
+
+
+def _readable(found: _Signed) -> _Signed:
+    _ = found.issuer, found.extensions, found.signature_hash_algorithm
+    _ = found.subject if isinstance(found, x509.Certificate) else (found.last_update_utc, found.next_update_utc)
+    return found
 
 
 def _firstLine(error: Exception) -> str:

@@ -82,11 +82,19 @@ class FileWatch(Generic[_Loaded]):
             self._broken = True
             _log.error("changed files can't be used, the old ones stay in force: {error}", error=str(e))
             return False
+        except Exception:  # a fault of ours, which mustn't end the looking
+            self._broken = True
+            _log.failure("reading changed files failed, the old ones stay in force: {paths}", paths=self._names)
+            return False
         self.current = loaded
-        _log.info("changed files are in force: {paths}", paths=", ".join(str(path) for path in self._paths))
+        _log.info("changed files are in force: {paths}", paths=self._names)
         with _log.failuresHandled("telling about changed files"):
             self.changed(loaded)
         return True
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(str(path) for path in self._paths)
 
     def _look(self) -> tuple[_State, ...]:
         return tuple(_stateOf(path) for path in self._paths)

@@ -1,5 +1,8 @@
+import base64
+import contextlib
 import os
 import re
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519
@@ -9,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from hypothesis import given, settings, strategies
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -17,6 +21,7 @@ from socketwarp.errors import ConfigurationError
 from socketwarp.identity.certificates import Credentials, loadCredentials
 from socketwarp.identity.describe import describe, subjectOf
 from socketwarp.interfaces import ICredentials
+from socketwarp.listener.api.tls import loadTls
 from tests.certs import DAY, Authority, Issued, Paths, credentials, keyPem, newKey, pem, writeFile
 from tests.identity.test_chains import capturedLog
 
@@ -195,6 +200,41 @@ class BadFiles(FilesTestCase):
         self.write("end.key", b"-----BEGIN PRIVATE KEY-----\n" + secret[:-9] + b"\n-----END PRIVATE KEY-----\n")
         text = str(self.assertRaises(ConfigurationError, self.load))
         self.assertNotIn(secret[:12].decode(), text)
+
+
+class Damaged(FilesTestCase):
+    """Whatever happens to the bytes within a file, it loads, or the one error says so."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        issued = self.authority.intermediate().issue("listener", eku=("server",), san=("a.example", "urn:x"))
+        self.paths = issued.write(self.directory)
+        self.list = self.write("list.crl", pem(self.authority.crl(issued)))
+        self.others = {"a.pem": self.paths.cert, "b.pem": self.paths.key, "c.pem": self.paths.ca, "d.crl": self.list}
+
+    def damage(self, kind: str, position: float, change: int) -> None:
+        at = dict(self.others)
+        with open(at[kind], "rb") as file:
+            label, body, tail = re.split(rb"(?<=-----)\n|\n(?=-----END)", file.read(), maxsplit=2)
+        der = bytearray(base64.b64decode(body))
+        der[int(position * len(der))] ^= change
+        at[kind] = self.write(kind, label + b"\n" + base64.encodebytes(bytes(der)) + tail)
+        with contextlib.suppress(ConfigurationError):
+            loadCredentials(at["a.pem"], at["b.pem"], at["c.pem"], [at["d.crl"]])
+        with contextlib.suppress(ConfigurationError):
+            loadTls(Path(at["a.pem"]), Path(at["b.pem"]), Path(at["c.pem"]))
+
+    def test_a_changed_byte_in_any_file_is_an_error_of_the_configuration_or_none(self) -> None:
+        @settings(max_examples=400, deadline=None)
+        @given(
+            strategies.sampled_from(sorted(self.others)),
+            strategies.floats(0, 1, exclude_max=True),
+            strategies.integers(1, 255),
+        )
+        def run(kind: str, position: float, change: int) -> None:
+            self.damage(kind, position, change)
+
+        run()
 
 
 class Descriptions(SynchronousTestCase):

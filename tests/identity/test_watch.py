@@ -108,6 +108,21 @@ class Watching(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertFalse(watch.check())
 
+    def test_a_loader_that_fails_otherwise_doesnt_stop_the_watch_either(self) -> None:
+        good = self.load
+
+        def fail() -> Credentials:
+            raise ValueError("no")
+
+        self.watch._load = fail
+        writeFile(self.directory, "ca.crt", self.watch.current.roots)
+        self.clock.advance(5.0)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.watch._load = good
+        writeFile(self.directory, "ca.crt", self.watch.current.roots + b"\n")
+        self.clock.advance(5.0)
+        self.assertEqual(len(self.seen), 1)
+
     def test_nothing_is_left_after_stopping(self) -> None:
         self.watch.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])

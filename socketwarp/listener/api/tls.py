@@ -1,5 +1,6 @@
 """The API's TLS: what it shows, and whom it asks for a certificate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -10,7 +11,7 @@ from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromC
 from zope.interface import implementer
 
 from ...errors import ConfigurationError
-from ...identity.pem import SettingFile, readCertificates, readPrivateKey
+from ...identity.pem import PrivateKey, SettingFile, readCertificates, readPrivateKey
 
 
 @attrs.frozen(eq=False)
@@ -37,20 +38,24 @@ def loadTls(certPath: Path, keyPath: Path, clientCaPath: Path | None) -> ServerT
     key = readPrivateKey(SettingFile("APIS_KEY_PATH", keyPath))
     if leaf.public_key() != key.public_key():
         certFile.fail("its first certificate isn't the one that APIS_KEY_PATH's key belongs to; put that one first")
+    roots = None if clientCaPath is None else readCertificates(SettingFile("APIS_CLIENT_CA_PATH", clientCaPath))
+    try:
+        return ServerTls(_context([leaf, *rest], key, roots), _names(leaf))
+    except Exception as error:  # SSL.Error, crypto.Error, ValueError: all that OpenSSL finds fault with
+        raise ConfigurationError(f"{certFile}: OpenSSL can't use it: {error}") from error
+
+
+def _context(
+    chain: Sequence[x509.Certificate], key: PrivateKey, roots: Sequence[x509.Certificate] | None
+) -> SSL.Context:
+    leaf, *rest = [crypto.X509.from_cryptography(each) for each in chain]
     trusted = None
-    if clientCaPath is not None:
-        roots = readCertificates(SettingFile("APIS_CLIENT_CA_PATH", clientCaPath))
+    if roots is not None:
         trusted = trustRootFromCertificates([Certificate(crypto.X509.from_cryptography(each)) for each in roots])
     options = CertificateOptions(
-        certificate=crypto.X509.from_cryptography(leaf),
-        privateKey=crypto.PKey.from_cryptography_key(key),
-        extraCertChain=[crypto.X509.from_cryptography(each) for each in rest],
-        trustRoot=trusted,
+        certificate=leaf, privateKey=crypto.PKey.from_cryptography_key(key), extraCertChain=rest, trustRoot=trusted
     )
-    try:
-        return ServerTls(options.getContext(), _names(leaf))
-    except SSL.Error as error:
-        raise ConfigurationError(f"{certFile}: OpenSSL can't use it: {error}") from error
+    return options.getContext()
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
