@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 
@@ -11,7 +11,7 @@ from aioquic.asyncio.server import serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import HandshakeCompleted, QuicEvent, StreamDataReceived, StreamReset
 
-from .processes import PATIENCE, TWIST, TWISTD, ProcessCase, TunnelCase, freePort
+from .processes import PATIENCE, TWIST, TWISTD, Process, ProcessCase, TunnelCase, freePort
 
 EX_UNAVAILABLE = 69
 EX_CONFIG = 78
@@ -24,14 +24,23 @@ class RefusalCase(ProcessCase):
         super().setUp()
         self.runners = cycle((TWISTD, TWIST))
 
-    def assertRefuses(self, status: int, plugin: str, *words: str) -> None:
-        """That exit status, one line with those words, and no pid file left behind."""
-        process = self.start(plugin, runner=next(self.runners))
+    def assertRefuses(self, status: int, plugin: str, *words: str, flags: Sequence[str] = ()) -> None:
+        """That exit status, one line with those words, on stderr and nowhere else, and no pid file left behind."""
+        process = self.start(plugin, *flags, runner=next(self.runners))
         self.assertEqual((status, 1), (process.wait(), len(process.stderr)), f"{words}: {process.stderr}")
         for word in (plugin, *words):
             self.assertIn(word, process.stderr[0])
+        self.assertEqual(1, sum(words[-1] in line for line in process.lines), process.lines)
         self.assertEqual([], list(self.directory.glob("*.pid")))
-        self.assertFalse((self.directory / "state").exists())
+
+    @contextmanager
+    def occupied(self, kind: socket.SocketKind) -> Iterator[str]:
+        """A port that somebody else has."""
+        with socket.socket(socket.AF_INET, kind) as holder:
+            holder.bind(("127.0.0.1", 0))
+            if kind == socket.SOCK_STREAM:
+                holder.listen()
+            yield str(holder.getsockname()[1])
 
     def assertListenerRefuses(self, variable: str, value: str, *words: str, status: int = EX_CONFIG) -> None:
         before = dict(self.environment)
@@ -46,14 +55,36 @@ class RefusalCase(ProcessCase):
         self.settings = before
 
 
-class SettingsTests(RefusalCase):
-    """78, before anything is opened."""
+class ConfigurationCase(RefusalCase):
+    """78, before anything is opened: neither of the listener's ports could be had, and nobody noticed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for variable, kind in (("SWL_PORT", socket.SOCK_DGRAM), ("APIS_PORT", socket.SOCK_STREAM)):
+            held = self.occupied(kind)
+            self.environment[variable] = held.__enter__()
+            self.addCleanup(held.__exit__, None, None, None)
+
+    def assertRefuses(self, status: int, plugin: str, *words: str, flags: Sequence[str] = ()) -> None:
+        super().assertRefuses(status, plugin, *words, flags=flags)
+        self.assertFalse((self.directory / "state").exists())
+
+
+class SettingsTests(ConfigurationCase):
+    """What is said in the environment, on the command line and in settings.json."""
 
     def test_aNumberOutOfItsRangeOrNoNumberAtAll(self) -> None:
         self.assertListenerRefuses("SWL_PORT", "65536", "'65536' is not a port number from 0 to 65535")
         self.assertListenerRefuses("APIS_PORT", "http", "'http' is not a port number")
         self.assertListenerRefuses("SWL_RECHECK_SECONDS", "soon", "'soon'")
         self.assertListenerRefuses("SWL_STREAM_WINDOW", "-1", "'-1'")
+        for _ in (TWISTD, TWIST):
+            self.assertRefuses(EX_CONFIG, "swlistener", "'abc' is not a port number", flags=["--port=abc"])
+
+    def test_flagsThatNobodyKnows(self) -> None:
+        for plugin in ("swlistener", "swconnector"):
+            for _ in (TWISTD, TWIST):
+                self.assertRefuses(EX_CONFIG, plugin, "--prot not recognized", flags=["--prot=1"])
 
     def test_aWordThatIsNoneOfThoseAllowed(self) -> None:
         self.assertListenerRefuses("SWL_VERIFIER", "nobody", "'nobody'", "scep", "local")
@@ -72,6 +103,16 @@ class SettingsTests(RefusalCase):
         del self.settings["server_name"]
         self.assertRefuses(EX_CONFIG, "swconnector", "server_name", "SWC_SERVER_NAME", "settings.json")
 
+    def test_anEndStartedInTheWrongDirectory(self) -> None:
+        elsewhere = self.directory / "elsewhere"
+        elsewhere.mkdir()
+        for runner in (TWISTD, TWIST):
+            process = Process("swconnector", (*runner, "swconnector"), elsewhere, self.environment)
+            self.addCleanup(process.clear)
+            self.assertEqual((EX_CONFIG, 1), (process.wait(), len(process.stderr)), process.stderr)
+            self.assertIn(f"{elsewhere}/settings.json doesn't exist", process.stderr[0])
+            self.assertIn("SWC_SETTINGS", process.stderr[0])
+
     def test_aSettingsFileThatIsNone(self) -> None:
         (self.directory / "other.json").write_text("{'server_name': 'localhost'}")
         for path, word in (("other.json", "not JSON"), ("nowhere.json", "no such file"), (".", "can't be read")):
@@ -79,8 +120,8 @@ class SettingsTests(RefusalCase):
             self.assertRefuses(EX_CONFIG, "swconnector", path, word)
 
 
-class FilesTests(RefusalCase):
-    """78, too."""
+class FilesTests(ConfigurationCase):
+    """What the settings name."""
 
     def test_filesThatAreMissingUnreadableOrSomethingElse(self) -> None:
         (self.directory / "notes.txt").write_text("not a certificate\n")
@@ -96,22 +137,21 @@ class FilesTests(RefusalCase):
         self.settings["client_key_path"] = "server.key"
         self.assertRefuses(EX_CONFIG, "swconnector", "server.key", "client.crt")
 
-    def test_aStateDirectoryThatIsAFile(self) -> None:
+    def test_aStateDirectoryThatIsAFileOrCannotBeMade(self) -> None:
         (self.directory / "notes.txt").write_text("not a directory\n")
-        self.assertListenerRefuses("SWL_STATE_DIR", "notes.txt", "notes.txt")
+        for _ in (TWISTD, TWIST):
+            self.assertListenerRefuses("SWL_STATE_DIR", "notes.txt", "notes.txt")
+            self.assertListenerRefuses("SWL_STATE_DIR", "/proc/x", "/proc/x")
+
+    def test_aStoreThatCannotBeTrusted(self) -> None:
+        (self.directory / "kept").mkdir()
+        (self.directory / "kept" / "listener.sqlite3").write_bytes(b"garbage " * 1000)
+        for _ in (TWISTD, TWIST):
+            self.assertListenerRefuses("SWL_STATE_DIR", "kept", "can't be trusted")
 
 
 class OccupiedTests(RefusalCase):
     """69."""
-
-    @contextmanager
-    def occupied(self, kind: socket.SocketKind) -> Iterator[str]:
-        """A port that somebody else has."""
-        with socket.socket(socket.AF_INET, kind) as holder:
-            holder.bind(("127.0.0.1", 0))
-            if kind == socket.SOCK_STREAM:
-                holder.listen()
-            yield str(holder.getsockname()[1])
 
     def test_aPortThatSomebodyElseHas(self) -> None:
         for variable, kind in (("SWL_PORT", socket.SOCK_DGRAM), ("APIS_PORT", socket.SOCK_STREAM)):
