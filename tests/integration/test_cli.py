@@ -1,0 +1,185 @@
+"""The `socketwarp` command as a process, against a listener and a connector that are processes, too."""
+
+import contextlib
+import json
+from signal import SIGINT, SIGKILL
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Thread
+from typing import Any
+
+from tests.certs import Authority
+
+from .processes import BIN, Process, TunnelCase, freePort
+
+SOCKETWARP = str(BIN / "socketwarp")
+
+
+class Echo(BaseRequestHandler):
+    """Sends back what it gets, until FIN or RST."""
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            while piece := self.request.recv(4096):
+                self.request.sendall(piece)
+
+
+class CliCase(TunnelCase):
+    """Commands at a listener and a connector."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.environment = {name: text for name, text in self.environment.items() if not name.startswith("SOCKETWARP_")}
+
+    def startListener(self) -> Process:
+        listener = super().startListener()
+        self.environment["SOCKETWARP_URL"] = f"http://127.0.0.1:{self.api[1]}"
+        return listener
+
+    def do(self, *arguments: str, status: int = 0) -> tuple[str, str]:
+        """Run a command to its end; its output, and its standard error."""
+        process = self.run_(arguments[0], SOCKETWARP, *arguments)
+        self.assertEqual(status, process.wait(), process.lines)
+        stderr = "".join(process.stderr)
+        self.assertNotIn("Traceback", stderr)
+        return "".join(line for line in process.lines if line not in process.stderr), stderr
+
+    def json(self, *arguments: str, status: int = 0) -> Any:  # Any: JSON
+        """What it prints with ``--json``."""
+        return json.loads(self.do(*arguments, "--json", status=status)[0])
+
+    def serve(self) -> str:
+        """A target that sends back what it gets, to everybody; its address."""
+        server = ThreadingTCPServer(("127.0.0.1", 0), Echo)
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        return f"127.0.0.1:{server.server_address[1]}"
+
+
+class Operating(CliCase):
+    """What an operator does."""
+
+    def test_a_port_from_its_opening_to_its_end(self) -> None:
+        self.startBoth()
+        target = self.serve()
+        port = str(freePort())
+        self.assertIn(f"port {port} is open for uid-1 to {target}", self.do("open", port, "uid-1", target, "--wait")[0])
+        visitor = self.visit(int(port))
+        visitor.sendall(b"hello")
+        self.assertEqual(b"hello", visitor.recv(5))
+        (connection,) = self.json("connections", "--port", port)["connections"]
+        self.assertEqual((5, 5), (connection["bytes_in"], connection["bytes_out"]))
+        self.assertEqual([int(port)], self.json("connectors", "uid-1")["ports"])
+        self.assertEqual({"open": 1}, self.json("status")["ports"])
+        probed = self.json("probe", port, "--send", "ping")
+        self.assertEqual(("answered", "ping"), (probed["outcome"], probed["received"]))
+        self.assertTrue(self.json("explain", port, "127.0.0.1", "--dial")["allowed"])
+        self.do("connections", "--end", connection["id"])
+        self.assertRaises(ConnectionResetError, visitor.recv, 1)
+        self.assertRegex(self.do("list")[0], rf"(?m)^{port} +uid-1 +{target} +open +0 ")
+        self.do("close", port)
+        self.assertEqual([], self.json("list"))
+        self.assertIn("no-such-port", self.do("close", port, status=1)[1])
+
+    def test_open_waits_for_a_connector_that_comes_later(self) -> None:
+        self.startListener()
+        target = self.serve()
+        waiting = self.run_("open", SOCKETWARP, "open", "0", "uid-1", target, "--wait", "--json")
+        waiting.waitFor("no-session")
+        self.startConnector()
+        self.assertEqual(0, waiting.wait())
+        (port,) = self.json("list")
+        opened = json.loads("".join(line for line in waiting.lines if line not in waiting.stderr))
+        self.assertEqual((port, "open"), (opened, opened["state"]))
+
+    def test_failures_are_one_line_and_their_status(self) -> None:
+        self.startBoth()
+        for status, *arguments in (
+            (1, "probe", "uid-1", "127.0.0.1:1"),
+            (2, "open", "1", "uid-1", "nowhere"),
+            (69, "probe", "uid-2", "127.0.0.1:1"),
+            (69, "list", "--url", "http://127.0.0.1:1"),
+            (69, "list", "--url", f"https://127.0.0.1:{self.api[1]}"),
+            (78, "list", "--token-file", "none"),
+        ):
+            self.do(*arguments, status=status)
+
+    def test_watch_goes_on_across_a_listener_that_is_killed(self) -> None:
+        self.startBoth()
+        watching = self.run_("watch", SOCKETWARP, "watch", "--since", "0", "--json")
+        watching.waitFor('"connector.connected"', '"uid-1"')
+        self.listener.end(SIGKILL)
+        watching.waitFor("trying again")
+        self.startListener()
+        watching.waitFor('"connector.connected"', '"uid-1"')
+        self.assertEqual(0, watching.end(SIGINT))
+
+    def test_settings_are_checked_with_the_ends_environment(self) -> None:
+        checked = {each["field"]: each for each in self.json("config", "check", "listener")}
+        self.assertEqual(("local", "environment"), (checked["verifier"]["value"], checked["verifier"]["source"]))
+        self.environment["SWL_PORT"] = "x"
+        self.assertIn("SWL_PORT", self.do("config", "check", "listener", status=78)[1])
+
+    def test_the_shell_completes_commands(self) -> None:
+        self.environment |= {"_SOCKETWARP_COMPLETE": "bash_complete", "COMP_WORDS": "socketwarp co", "COMP_CWORD": "1"}
+        process = self.run_("completion", SOCKETWARP)
+        self.assertEqual(0, process.wait())
+        self.assertEqual(["plain,connectors\n", "plain,connections\n", "plain,config\n"], process.lines)
+
+
+class Access(CliCase):
+    """An API that asks who calls."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        files = str(self.directory)
+        Authority("Other CA").issue("stranger", eku=("client",)).write(files, "stranger")
+        Authority("Other CA").server().write(files, "other")
+        (self.directory / "ca.crt").rename(self.directory / "other-ca.crt")
+        self.authority.server().write(files, "server")
+        self.authority.issue("operator", eku=("client",)).write(files, "operator")
+        self.environment |= {
+            "APIS_CERT_PATH": "server.crt",
+            "APIS_KEY_PATH": "server.key",
+            "APIS_CLIENT_CA_PATH": "ca.crt",
+            "APIS_TOKENS_FILE": "tokens.toml",
+        }
+        lines = ""
+        for name, role in (("reader", "read"), ("boss", "operate")):
+            lines += self.do("token", name, "--role", role, "--out", f"{name}.token")[0]
+        (self.directory / "tokens.toml").write_text(lines)
+        self.startListener()
+        self.environment |= {
+            "SOCKETWARP_URL": f"https://localhost:{self.api[1]}",
+            "SOCKETWARP_CA": "ca.crt",
+            "SOCKETWARP_CERT": "operator.crt",
+            "SOCKETWARP_KEY": "operator.key",
+        }
+
+    def test_roles_are_those_of_the_tokens(self) -> None:
+        port = str(freePort())
+        opening = ("open", port, "uid-1", "127.0.0.1:1")
+        self.do(*opening, "--token-file", "boss.token")
+        self.assertEqual(1, len(self.json("list", "--token-file", "reader.token")))
+        self.environment["SOCKETWARP_TOKEN_FILE"] = "reader.token"
+        self.assertIn("forbidden", self.do("close", port, status=77)[1])
+        self.do("--token-file", "boss.token", "close", port)
+
+    def test_without_a_token_it_is_said_which_option_there_is(self) -> None:
+        self.assertIn("--token-file", self.do("list", status=77)[1])
+
+    def test_without_a_certificate_the_alert_is_said_in_words(self) -> None:
+        for name in ("SOCKETWARP_CERT", "SOCKETWARP_KEY"):
+            del self.environment[name]
+        self.assertIn(
+            "asks its callers for a certificate: give yours with --cert and --key", self.do("list", status=77)[1]
+        )
+        self.assertIn("asks its callers", self.do("watch", status=77)[1])
+
+    def test_a_strangers_certificate_is_refused_in_words(self) -> None:
+        told = self.do("list", "--cert", "stranger.crt", "--key", "stranger.key", status=77)[1]
+        self.assertIn("doesn't know the CA that signed", told)
+
+    def test_a_listener_of_another_ca_is_not_believed(self) -> None:
+        self.assertIn("isn't believed", self.do("list", "--ca", "other-ca.crt", status=77)[1])
