@@ -22,15 +22,12 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from ..errors import ConfigurationError
+from .bounded import AnswerTooLong, BoundedEndpoints
 from .describe import printable
 from .pem import SettingFile, readCertificates, readPrivateKey
 
 #: Bytes of an answer that are read; the SCEP server's longest is about 3 kB, a long chain 20.
 MAX_BODY = 64 * 1024
-
-
-class AnswerTooLong(Exception):
-    """The answer has more bytes than the limit; the connection was dropped."""
 
 
 @attrs.frozen
@@ -54,7 +51,7 @@ async def fetch(
     """
     Make one call and read its answer; cancelling drops the connection.
 
-    :raises AnswerTooLong: more than `limit` bytes.
+    :raises AnswerTooLong: more than `limit` bytes in its body.
     :raises CancelledError: cancelled, in whatever state the call was.
     :raises Exception: whatever Twisted raises for names, connections, TLS and malformed answers; see `explain`.
     """
@@ -171,7 +168,7 @@ def webAgent(
     key: SettingFile | None = None,
 ) -> IAgent:
     """
-    An agent that opens a connection for each call.
+    An agent that opens a connection for each call, bounded as `bounded` says.
 
     :param ca: roots that a https server must have; `None`: the system's.
     :param cert: our client certificate (leaf, then intermediates), with its `key`.
@@ -184,7 +181,9 @@ def webAgent(
         own |= {"extraCertChain": rest} if rest else {}
     elif cert is not None or key is not None:
         raise ConfigurationError(f"{cert or key}: a client certificate and its key go together; give the other one too")
-    return Agent(reactor, _Policy(readCertificates(ca) if ca else None, own))
+    policy = _Policy(readCertificates(ca) if ca else None, own)
+    agent: IAgent = Agent.usingEndpointFactory(reactor, BoundedEndpoints(reactor, policy))
+    return agent
 
 
 def explain(error: Exception) -> str:

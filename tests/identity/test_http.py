@@ -110,7 +110,7 @@ class Tls(SynchronousTestCase):
 
     def policy(self, ca: SettingFile | None, *own: SettingFile) -> _Policy:
         agent = webAgent(MemoryReactorClock(), ca, *own)
-        return cast(_Policy, cast(Agent, agent)._endpointFactory._policyForHTTPS)
+        return cast(_Policy, cast(Agent, agent)._endpointFactory.policy)
 
     def spoken(self, policy: _Policy, served: Issued) -> bytes:
         """What the server hears from a client that says hello as soon as it may."""
