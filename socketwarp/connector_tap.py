@@ -18,6 +18,18 @@ class Options(EndOptions):
         "Stays connected to a listener and dials its visitors' targets. "
         "An option goes before its environment variable, and that before the settings file (settings.json)."
     )
+    examples = """\
+Examples:
+  twistd --nodaemon swconnector
+      in the foreground, with the settings.json of this directory
+  twistd --nodaemon swconnector --config connector.toml --check
+      print the settings that would be in effect, and where each comes from
+  twistd --nodaemon swconnector --config connector.toml \\
+      --allow-targets '127.0.0.1:22,*.lan:8000-8099'
+      dial these and nothing else
+  SWC_LOG_FORMAT=json twistd --nodaemon swconnector --config connector.toml
+      log one JSON object on each line
+"""
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:  # Any: the whole reactor, see process.makeEnd

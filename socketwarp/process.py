@@ -55,14 +55,26 @@ def _describe(names: Setting) -> str:
     return f"{names.help[0].upper()}{names.help[1:]}{unit}. [{names.environment}]"
 
 
+_STATUSES = """\
+Signals and exit status:
+  SIGTERM  stop, once connections have finished (--drain-seconds); again: at once
+  SIGHUP   look at certificates, keys and lists now
+   0  stopped, or told to print something
+  69  an address or port can't be had
+  78  a setting, or a file that it names, can't be used
+"""
+
+
 class EndOptions(usage.Options):
     """
     What the options of both ends have in common; each adds its `parametersOf`.
 
     :cvar endName: what the end is called, by twistd and on stderr.
+    :cvar examples: how to call it, at the end of ``--help``; twistd would fill the lines of a ``longdesc``.
     """
 
     endName: ClassVar[str]
+    examples: ClassVar[str]
     optFlags: ClassVar[list[list[str | None]]] = [
         ["check", None, "Print the effective settings and where each comes from, then exit."]
     ]
@@ -78,6 +90,10 @@ class EndOptions(usage.Options):
                 super().parseOptions(options)
             except usage.UsageError as error:
                 raise ConfigurationError(f"{error}: see twistd {self.endName} --help") from None
+
+    def getUsage(self, width: int | None = None) -> str:
+        """What ``--help`` prints: the options, what the end does, what its exit statuses mean, and examples."""
+        return f"{super().getUsage(width)}\n{_STATUSES}\n{self.examples}"
 
     def postOptions(self) -> None:
         """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -112,6 +113,16 @@ class OptionTests(TapTests):
                 self.fails(partial(listener_tap.Options().parseOptions, given)),
                 (78, f"swlistener: {words}: see twistd swlistener --help\n"),
             )
+
+    def test_helpEndsWithExamplesThatCanBeRun(self) -> None:
+        """On lines of their own, with options that there are."""
+        for tap in (listener_tap, connector_tap):
+            name = tap.Options.endName
+            examples = str(tap.Options()).partition("Examples:\n")[2].replace("\\\n", "")
+            calls = [line.partition(f" {name}")[2] for line in examples.splitlines() if f" {name}" in line]
+            self.assertEqual(len(calls), 4)
+            for call in calls:
+                tap.Options().parseOptions(shlex.split(call))
 
     def test_noPidFileInTheForeground(self) -> None:
         """Unless somebody names one; a daemon keeps twistd's."""
