@@ -80,6 +80,17 @@ class Stage:
                     raise Failed(f"the {name} doesn't listen on port {port}") from None
                 time.sleep(0.1)
 
+    def waitForLine(self, name: str, words: str) -> None:
+        """Wait until the process says so in its log, and show the line."""
+        log = self.directory / f"{name}.log"
+        print(f"$ until grep {shlex.quote(words)} {log.name}; do sleep 0.1; done", flush=True)
+        deadline = time.monotonic() + PATIENCE
+        while not (lines := [line for line in log.read_text(errors="replace").splitlines() if words in line]):
+            if self.running[name].poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"the {name} never said {words!r}")
+            time.sleep(0.1)
+        print(lines[0], flush=True)
+
     def end(self, name: str) -> None:
         """Ask a process to end, as an init system does; it must do so with status 0."""
         process = self.running[name]
@@ -164,6 +175,7 @@ def startEnds(stage: Stage) -> str:
     print(f"$ echo {shlex.quote(json.dumps(settings))} > settings.json", flush=True)
     (stage.directory / "settings.json").write_text(json.dumps(settings))
     stage.start("connector", f"{BIN}/twistd --nodaemon --pidfile= swconnector")
+    stage.waitForLine("listener", "connector demo connected")
     return f"http://127.0.0.1:{api}"
 
 
@@ -185,12 +197,9 @@ def openPort(stage: Stage, api: str, target: int) -> int:
         "connect_address": "127.0.0.1",
         "connect_port": target,
     }
-    deadline = time.monotonic() + PATIENCE
-    while (answer := stage.run(call("POST", f"{api}/open", wish))) != "TcpListener created successfully!":
-        if "No QUIC connection" not in answer or time.monotonic() > deadline:
-            raise Failed(f"the port can't be opened: {answer}")
-        step("The connector is still on its way; once more.")
-        time.sleep(0.5)
+    answer = stage.run(call("POST", f"{api}/open", wish))
+    if answer != "TcpListener created successfully!":
+        raise Failed(f"the port can't be opened: {answer}")
     stage.run(f"curl --silent --show-error {api}/list")
     return entry
 

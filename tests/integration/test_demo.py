@@ -17,3 +17,9 @@ class DemoTests(SynchronousTestCase):
         done = subprocess.run([sys.executable, str(DEMO)], capture_output=True, text=True, timeout=300)
         self.assertEqual((0, ""), (done.returncode, done.stderr), done.stdout)
         self.assertIn("The bytes came back right.", done.stdout)
+
+        # Nothing is refused on the way: the port is asked for once, when the connector is there.
+        before, _, after = done.stdout.partition("--request POST")
+        self.assertIn("connector demo connected from", before)
+        self.assertTrue(after.partition("\n")[2].startswith("TcpListener created successfully!"))
+        self.assertNotIn("--request POST", after)
