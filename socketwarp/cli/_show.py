@@ -9,6 +9,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from ..identity.describe import Description
+
 #: Columns when it is no terminal that reads: nothing is wrapped or cut then.
 _WIDE = 4000
 
@@ -46,6 +48,21 @@ def showTable(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def _cell(value: object) -> Text:
     return Text("" if value is None else clean(str(value)))
+
+
+def certificateFields(described: Description) -> dict[str, object]:
+    """A certificate for programs, with the API's kind of names; times as RFC 3339 has them."""
+    return {
+        "subject": described.subject,
+        "issuer": described.issuer,
+        "serial": described.serial,
+        "is_authority": described.isAuthority,
+        "names": described.names,
+        "usages": described.usages,
+        "not_before": described.notBefore.isoformat(),
+        "not_after": described.notAfter.isoformat(),
+        "sha256": described.fingerprint,
+    }
 
 
 def showTime(text: str) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import attrs
 import click
 from twisted.internet.defer import ensureDeferred
 
@@ -18,7 +19,9 @@ from ..identity.local import readAccessRules
 from ..identity.pem import SettingFile
 from ..identity.scep import DEADLINE, HEADER, decision, headerValue, scepAgent
 from ..settings import CommonSettings, ConnectorSettings, ListenerSettings, load
+from ._options import asJson
 from ._reactor import runOnReactor
+from ._show import showJson
 
 #: Seconds in which a listener's answer must come, and how often it is asked.
 PROBE_SECONDS, PROBES = 1.0, 3
@@ -35,22 +38,32 @@ _PROBE = (b"\xc0" + bytes.fromhex("1a2a3a4a") + b"\x08socketwp" + b"\x08doctorxx
 @click.command()
 @click.argument("end", type=click.Choice(["listener", "connector"]))
 @click.option("--config", type=click.Path(), help="Settings file, as for the end itself.")
+@asJson
 @click.pass_context
-def doctor(context: click.Context, end: str, config: str | None) -> None:
+def doctor(context: click.Context, end: str, config: str | None, asJson: bool) -> None:
     """
     Look at an END's settings, files, clock and network, and say what is wrong and how to mend it.
 
     Run it as the end's user, in its directory and with its environment. The exit status is the number of problems.
     """
     findings = _checkListener(config) if end == "listener" else _checkConnector(config)
-    problems = 0
+    told = []
     for finding in findings:
-        problems += finding.level == "problem"
-        click.echo(f"{finding.level:<8} {finding.text}")
-        if finding.remedy:
-            click.echo(f"{'':<8}   -> {finding.remedy}")
-    click.echo(f"{problems or 'no'} problem{'' if problems == 1 else 's'} found")
+        told.append(finding)
+        if not asJson:
+            _tell(finding)
+    problems = sum(finding.level == "problem" for finding in told)
+    if asJson:
+        showJson([attrs.asdict(finding) for finding in told])
+    else:
+        click.echo(f"{problems or 'no'} problem{'' if problems == 1 else 's'} found")
     context.exit(min(problems, MAX_STATUS))
+
+
+def _tell(finding: Finding) -> None:
+    click.echo(f"{finding.level:<8} {finding.text}")
+    if finding.remedy:
+        click.echo(f"{'':<8}   -> {finding.remedy}")
 
 
 def _checkListener(config: str | None) -> Iterator[Finding]:

@@ -12,7 +12,9 @@ from ..identity.describe import describe, fingerprintOf
 from ..identity.http import webAgent
 from ..identity.names import checkedUid
 from ..identity.pem import SettingFile
+from ._options import asJson
 from ._reactor import runOnReactor
+from ._show import certificateFields, showJson
 
 #: Characters of a secret.
 MAX_SECRET = 1024
@@ -28,6 +30,7 @@ MAX_SECRET = 1024
 @click.option("--ca-fingerprint", "fingerprint", help="SHA-256 fingerprint that the server's certificate must have.")
 @click.option("--tls-ca", "tlsCa", type=click.Path(), help="Roots (PEM) for an https URL; the system's by default.")
 @click.option("--renew", is_flag=True, help="Replace certificate and key (needs a new secret).")
+@asJson
 def enrol(
     url: str,
     uid: str,
@@ -38,6 +41,7 @@ def enrol(
     fingerprint: str | None,
     tlsCa: str | None,
     renew: bool,
+    asJson: bool,
 ) -> None:
     """
     Get a certificate from a SCEP server, for a key that is made here: client.crt, client.key and ca.crt in --out.
@@ -55,6 +59,11 @@ def enrol(
     )
     enrolled = runOnReactor(lambda reactor: _enrolInTime(reactor, wanted, tlsCa))
     files.write(enrolled)
+    if asJson:
+        paths = {"cert": files.certPath, "key": files.keyPath, "ca": files.caPath}
+        made = certificateFields(describe(enrolled.certificate))
+        showJson(paths | made | {"ca_sha256": fingerprintOf(enrolled.authority)})
+        return
     click.echo(f"{files.certPath} and {files.keyPath}: {describe(enrolled.certificate)}")
     if known is None and fingerprint is None:
         click.echo(f"{files.caPath}: compare with the administrator's, sha256 {fingerprintOf(enrolled.authority)}")

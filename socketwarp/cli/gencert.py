@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import click
 
-from ..errors import ConfigurationError
 from ..identity.authority import (
     AUTHORITY_DAYS,
     LEAF_DAYS,
@@ -19,12 +18,17 @@ from ..identity.authority import (
     makeSelfSigned,
     ownHosts,
 )
-from ..identity.describe import describe
+from ..identity.describe import Description, describe
 from ..identity.files import certificateFile, checkFree, keyFile, writeAll
 from ..identity.pem import SettingFile, readCertificates
 from ..interfaces import Role
+from ._options import asJson
+from ._show import certificateFields, showJson
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])  # Any: as click declares what it decorates
+
+#: Paths of a certificate and its key, and what is in it.
+_Written = tuple[str, str, Description]
 
 _keyType = click.option(
     "--key-type", "keyType", type=click.Choice(["rsa", "ec"]), default="rsa", show_default=True, help="Kind of key."
@@ -49,6 +53,7 @@ def _days(default: int) -> Callable[[_Function], _Function]:
 @_days(LEAF_DAYS)
 @_keyType
 @_force
+@asJson
 @click.pass_context
 def gencert(
     context: click.Context,
@@ -61,6 +66,7 @@ def gencert(
     days: int,
     keyType: KeyType,
     force: bool,
+    asJson: bool,
 ) -> None:
     """
     Make certificates. With --serverCert or --clientCert: a self-signed one, which the other end takes as its CA file.
@@ -79,8 +85,11 @@ def gencert(
         raise click.UsageError("--clientCert needs --cn: the connector's uid")
     checkFree([path for _, *paths in pairs for path in paths], force)
     names = list(dict.fromkeys([*hosts, *ownHosts()]))
-    for role, certPath, keyPath in pairs:
+    written = [
         _write(makeSelfSigned(role, cn or socket.gethostname(), names, keyType, days), certPath, keyPath, force)
+        for role, certPath, keyPath in pairs
+    ]
+    _tell(written, asJson)
 
 
 def _pair(role: Role, cert: str | None, key: str | None) -> list[tuple[Role, str, str]]:
@@ -97,11 +106,12 @@ def _pair(role: Role, cert: str | None, key: str | None) -> list[tuple[Role, str
 @_keyType
 @_out
 @_force
-def ca(name: str, days: int, keyType: KeyType, out: str, force: bool) -> None:
+@asJson
+def ca(name: str, days: int, keyType: KeyType, out: str, force: bool, asJson: bool) -> None:
     """Make an authority: ca.crt for both ends, ca.key to be kept away from them."""
     certPath, keyPath = os.path.join(out, "ca.crt"), os.path.join(out, "ca.key")
     checkFree([certPath, keyPath], force)
-    _write(makeAuthority(name, keyType, days), certPath, keyPath, force)
+    _tell([_write(makeAuthority(name, keyType, days), certPath, keyPath, force)], asJson)
 
 
 @gencert.command()
@@ -110,9 +120,10 @@ def ca(name: str, days: int, keyType: KeyType, out: str, force: bool) -> None:
 @_keyType
 @_out
 @_force
-def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, force: bool) -> None:
+@asJson
+def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, force: bool, asJson: bool) -> None:
     """Make a listener's server.crt and server.key, signed by the directory's ca.crt and ca.key."""
-    _issue(out, "server", "server", hosts[0], hosts, keyType, days, force)
+    _tell([_issue(out, "server", "server", hosts[0], hosts, keyType, days, force)], asJson)
 
 
 @gencert.command()
@@ -121,37 +132,47 @@ def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, forc
 @_keyType
 @_out
 @_force
-def connector(cn: str, days: int, keyType: KeyType, out: str, force: bool) -> None:
+@asJson
+def connector(cn: str, days: int, keyType: KeyType, out: str, force: bool, asJson: bool) -> None:
     """Make a connector's client.crt and client.key, signed by the directory's ca.crt and ca.key."""
-    _issue(out, "client", "client", cn, (), keyType, days, force)
+    _tell([_issue(out, "client", "client", cn, (), keyType, days, force)], asJson)
 
 
 def _issue(
     out: str, file: str, role: Role, cn: str, hosts: Sequence[str], keyType: KeyType, days: int, force: bool
-) -> None:
+) -> _Written:
     certPath, keyPath = os.path.join(out, f"{file}.crt"), os.path.join(out, f"{file}.key")
     checkFree([certPath, keyPath], force)
     authority = loadAuthority(
         SettingFile("authority's certificate", os.path.join(out, "ca.crt")),
         SettingFile("authority's key", os.path.join(out, "ca.key")),
     )
-    _write(makeLeaf(authority, role, cn, hosts, keyType, days), certPath, keyPath, force)
+    return _write(makeLeaf(authority, role, cn, hosts, keyType, days), certPath, keyPath, force)
 
 
-def _write(made: Made, certPath: str, keyPath: str, force: bool) -> None:
+def _write(made: Made, certPath: str, keyPath: str, force: bool) -> _Written:
     writeAll([keyFile(keyPath, made.key), certificateFile(certPath, [made.certificate])], force)
-    click.echo(f"{certPath} and {keyPath}: {describe(made.certificate)}")
+    return certPath, keyPath, describe(made.certificate)
+
+
+def _tell(written: Sequence[_Written], asJson: bool) -> None:
+    if asJson:
+        showJson([{"cert": cert, "key": key, **certificateFields(made)} for cert, key, made in written])
+        return
+    for cert, key, made in written:
+        click.echo(f"{cert} and {key}: {made}")
 
 
 @gencert.command()
 @click.argument("file", type=click.Path())
-def show(file: str) -> None:
+@asJson
+def show(file: str, asJson: bool) -> None:
     """Print what matters of each certificate in FILE."""
-    for number, certificate in enumerate(readCertificates(SettingFile("file", file)), start=1):
+    found = [describe(each) for each in readCertificates(SettingFile("file", file))]
+    if asJson:
+        showJson([certificateFields(each) for each in found])
+        return
+    for number, each in enumerate(found, start=1):
         click.echo(f"certificate {number}")
-        try:
-            lines = describe(certificate).lines()
-        except ValueError as e:
-            raise ConfigurationError(f"{file!r}: certificate {number} has an extension that can't be read: {e}") from e
-        for label, value in lines:
+        for label, value in each.lines():
             click.echo(f"  {label:<12} {value}")

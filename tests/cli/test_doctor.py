@@ -81,11 +81,11 @@ class DoctorTestCase(SynchronousTestCase):
             "server_name": "127.0.0.1",
         }
 
-    def run_(self, end: str, udp: _Socket, problems: int = 0) -> str:
+    def run_(self, end: str, udp: _Socket, problems: int = 0, *more: str) -> str:
         config = os.path.join(self.directory, "settings.json")
         with open(config, "w") as file:
             json.dump(self.settings, file)
-        options = ["doctor", end, *(["--config", config] if end == "connector" else [])]
+        options = ["doctor", end, *(["--config", config] if end == "connector" else []), *more]
         with mock.patch.dict(os.environ, self.environment), mock.patch.object(socket, "socket", lambda *_: udp):
             result = CliRunner().invoke(commands, options)
         self.assertEqual(result.exit_code, problems, result.output)
@@ -99,6 +99,11 @@ class Connector(DoctorTestCase):
         self.assertIn("a QUIC server answers at 127.0.0.1 port 11443", output)
         self.assertIn("no problems found", output)
         self.assertEqual([len(each) for each in udp.sent], [1200])
+
+    def test_json_lists_the_findings(self) -> None:
+        findings = json.loads(self.run_("connector", _Socket(None), 1, "--json"))
+        self.assertEqual(["problem"], [each["level"] for each in findings if each["level"] != "fine"])
+        self.assertEqual({"level", "text", "remedy"}, set(findings[0]))
 
     def test_a_silent_port(self) -> None:
         udp = _Socket(None)

@@ -1,3 +1,4 @@
+import json
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
@@ -59,6 +60,12 @@ class Enrol(SynchronousTestCase):
         self.load()
         self.assertIn("CN=swc-1", output)
         self.assertNotIn(SECRET, output)
+
+    def test_json_says_what_was_got(self) -> None:
+        told = json.loads(self.run_("--secret-file", "-", "--json").stdout)
+        self.assertEqual(os.path.join(self.directory, "client.key"), told["key"])
+        self.assertIn("CN=swc-1", told["subject"])
+        self.assertEqual(fingerprintOf(self.server.authority.cert), told["ca_sha256"])
 
     def test_a_stranger_to_the_server_is_told_its_fingerprint(self) -> None:
         fingerprint = fingerprintOf(self.server.authority.cert)

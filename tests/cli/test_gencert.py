@@ -1,3 +1,4 @@
+import json
 import os
 
 from click.testing import CliRunner, Result
@@ -40,6 +41,14 @@ class PrivateAuthority(GencertTestCase):
         listener, connector = self.load("server"), self.load("client")
         listener.checkPeer(connector.chain, "client", None)
         connector.checkPeer(listener.chain, "server", "192.0.2.1")
+
+    def test_json_says_what_was_made(self) -> None:
+        (ca,) = json.loads(self.make("ca", "--json").stdout)
+        self.assertEqual((self.at("ca.crt"), self.at("ca.key"), True), (ca["cert"], ca["key"], ca["is_authority"]))
+        (listener,) = json.loads(self.make("listener", "--host", "web.example", "--json").stdout)
+        self.assertEqual(["DNS:web.example"], listener["names"])
+        (shown,) = json.loads(self.run_("show", self.at("server.crt"), "--json").stdout)
+        self.assertEqual(listener, listener | shown)
 
     def test_a_second_run_replaces_nothing_without_force(self) -> None:
         self.make("ca")
@@ -99,4 +108,4 @@ class Show(GencertTestCase):
         nonsense = x509.UnrecognizedExtension(ObjectIdentifier("2.5.29.17"), b"\x30\x03\x82\x01\xff")
         issued = Authority("Root").issue(extensions=[nonsense])
         file = writeFile(self.directory, "odd.crt", pem(issued.cert))
-        self.assertIn("certificate 1 has an extension", self.run_("show", file, status=78).output)
+        self.assertIn("block 1 (CERTIFICATE) is damaged", self.run_("show", file, status=78).output)

@@ -1,11 +1,13 @@
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 from unittest import mock
 
 import click
 from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
+from socketwarp import errors
 from socketwarp.cli.main import commands, main
 from socketwarp.errors import AddressUnavailable, ConfigurationError, SocketwarpError
 
@@ -32,6 +34,24 @@ class Failures(SynchronousTestCase):
             result = CliRunner().invoke(commands, [name, "--help"])
             self.assertEqual(result.exit_code, 0)
             self.assertIn("Usage: ", result.output)
+
+    def test_every_command_prints_json_when_told_to(self) -> None:
+        found: list[tuple[str, click.Command]] = [("", commands)]
+        lacking = []
+        while found:
+            name, command = found.pop()
+            if isinstance(command, click.Group):
+                found += [(f"{name} {each}", inner) for each, inner in command.commands.items()]
+            elif not any("--json" in parameter.opts for parameter in command.params):
+                lacking.append(name)
+        self.assertEqual([], lacking)
+
+    def test_help_and_readme_name_the_exit_statuses(self) -> None:
+        shown = CliRunner().invoke(commands, ["--help"]).output
+        readme = (Path(__file__).parent.parent.parent / "README.rst").read_text()
+        for status in {kind.exitCode for kind in vars(errors).values() if hasattr(kind, "exitCode")}:
+            self.assertRegex(shown, rf"(?m)^ +{status}  \w")
+            self.assertRegex(readme, rf"(?m)^{status} +\w")
 
     def test_the_console_script_runs_the_commands(self) -> None:
         with mock.patch("sys.argv", ["socketwarp", "--help"]), redirect_stdout(StringIO()) as output:
