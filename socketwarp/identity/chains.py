@@ -164,7 +164,9 @@ class Trust:
         # An intermediate that is limited to other purposes can't vouch for this one, as OpenSSL and browsers have it.
         for certificate in issued or [leaf]:
             _checkExtendedUsage(certificate, role)
-        self._checkLeaf(leaf)
+        if leaf not in (*self._anchors, *self._exchanged):
+            _checkNoAuthority(leaf)
+        _checkKeyUsage(leaf)
         if serverName is not None:
             _checkName(leaf, serverName)
 
@@ -204,24 +206,13 @@ class Trust:
                     due=str(crl.next_update_utc),
                 )
 
-    def _checkLeaf(self, leaf: x509.Certificate) -> None:
-        if isAuthority(leaf) and leaf not in (*self._anchors, *self._exchanged):
-            text = f"{subjectOf(leaf)} is a certificate authority's own certificate (CA:TRUE), not an end's"
-            raise CertificateRejected(text, BAD_CERTIFICATE)
-        usage = keyUsage(leaf)
-        if usage is not None and not usage.digital_signature:
-            text = f"the key usage of {subjectOf(leaf)} lacks digitalSignature, which TLS 1.3 needs"
-            raise CertificateRejected(text, UNSUPPORTED_CERTIFICATE)
-
     def checkStanding(self, leaf: x509.Certificate) -> None:
         """
         What may change while a session runs: the leaf's dates, and whether a list of its issuer's name revokes it.
 
         :raises CertificateRejected: expired (45) or revoked (44).
         """
-        if not leaf.not_valid_before_utc <= datetime.now(UTC) <= leaf.not_valid_after_utc:
-            text = f"{subjectOf(leaf)}: valid only from {leaf.not_valid_before_utc} to {leaf.not_valid_after_utc}"
-            raise CertificateRejected(text, CERTIFICATE_EXPIRED)
+        _checkDates(leaf)
         for crl in self.crls:
             if crl.issuer == leaf.issuer and crl.get_revoked_certificate_by_serial_number(leaf.serial_number):
                 raise CertificateRejected(f"{subjectOf(leaf)}: certificate revoked", CERTIFICATE_REVOKED)
@@ -239,6 +230,24 @@ class Trust:
             raise VerifierFault(str(e)) from e
 
 
+def checkAlone(chain: Sequence[x509.Certificate], role: Role) -> None:
+    """
+    What a chain must be whichever root it leads to: for one whose root we don't have.
+
+    :raises CertificateRejected: with the TLS alert that the other end would send.
+    """
+    leaf = chain[0]
+    isOwnRoot = issuedBy(leaf, leaf)
+    for certificate in chain:
+        _checkDates(certificate)
+        if not isOwnRoot:
+            _checkStrength(certificate)
+        _checkExtendedUsage(certificate, role)
+    if not isOwnRoot:
+        _checkNoAuthority(leaf)
+    _checkKeyUsage(leaf)
+
+
 def issuedBy(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether `issuer`'s name and key signed `certificate`; no other check."""
     try:
@@ -254,6 +263,28 @@ def _rejected(error: crypto.X509StoreContextError) -> CertificateRejected:
         reason = "no revocation list of its issuer is configured, though there are some of others"
     text = f"{subjectOf(error.certificate.to_cryptography())}: {reason}"
     return CertificateRejected(text, _ALERTS.get(code, BAD_CERTIFICATE))
+
+
+def _checkDates(certificate: x509.Certificate) -> None:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = datetime.now(UTC)
+    if not begin <= now <= end:
+        what = "it has expired" if now > end else "it is not valid yet"
+        text = f"{subjectOf(certificate)}: {what}: valid only from {begin} to {end}"
+        raise CertificateRejected(text, CERTIFICATE_EXPIRED)
+
+
+def _checkNoAuthority(leaf: x509.Certificate) -> None:
+    if isAuthority(leaf):
+        text = f"{subjectOf(leaf)} is a certificate authority's own certificate (CA:TRUE), not an end's"
+        raise CertificateRejected(text, BAD_CERTIFICATE)
+
+
+def _checkKeyUsage(leaf: x509.Certificate) -> None:
+    usage = keyUsage(leaf)
+    if usage is not None and not usage.digital_signature:
+        text = f"the key usage of {subjectOf(leaf)} lacks digitalSignature, which TLS 1.3 needs"
+        raise CertificateRejected(text, UNSUPPORTED_CERTIFICATE)
 
 
 def _checkStrength(certificate: x509.Certificate) -> None:

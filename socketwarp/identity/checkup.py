@@ -10,7 +10,7 @@ import attrs
 from ..errors import CertificateRejected, ConfigurationError
 from ..interfaces import Role
 from .certificates import Credentials, loadCredentials
-from .chains import CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED, UNKNOWN_CA, UNSUPPORTED_CERTIFICATE
+from .chains import CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED, UNKNOWN_CA, UNSUPPORTED_CERTIFICATE, checkAlone
 from .describe import describe, nameText
 from .pem import FilePath
 
@@ -73,20 +73,38 @@ def _checkMode(key: FilePath) -> Iterator[Finding]:
 def _checkOwn(loaded: Credentials, role: Role) -> Iterator[Finding]:
     """Our certificate as the other end will see it, if it has the same CA file."""
     told = describe(loaded.chain[0])
-    try:
-        loaded.checkPeer(loaded.chain, role, None)
-    except CertificateRejected as e:
-        if e.alert == UNKNOWN_CA:
-            remedy = "well, if the other end's CA file has its issuer; otherwise use the CA file of who issued it"
-            yield Finding("warning", f"our certificate isn't signed by our CA file ({e})", remedy)
-        else:
-            yield Finding(
-                "problem", f"the other end will refuse our certificate: {e}", _REMEDIES.get(e.alert, "replace it")
-            )
+    rejected = _rejectionOf(loaded, role)
+    if rejected is not None and rejected.alert == UNKNOWN_CA:
+        missing = nameText(loaded.chain[-1].issuer)
+        remedy = f"well, if the other end's CA file has {missing}; otherwise use the CA file of who issued it"
+        text = f"our certificate isn't signed by our CA file, which lacks its issuer {missing} ({rejected})"
+        yield Finding("warning", text, remedy)
+        rejected = _rejectionAnyway(loaded, role)
+    if rejected is not None:
+        text = f"the other end will refuse our certificate: {rejected}"
+        yield Finding("problem", text, _REMEDIES.get(rejected.alert, "replace it"))
         return
     if told.daysLeft < SOON_DAYS:
         yield Finding("warning", f"our certificate ends in {told.daysLeft} days", "renew it (socketwarp enrol --renew)")
     yield Finding("fine", f"our certificate is good: {told}")
+
+
+def _rejectionOf(loaded: Credentials, role: Role) -> CertificateRejected | None:
+    try:
+        loaded.checkPeer(loaded.chain, role, None)
+    except CertificateRejected as e:
+        return e
+    return None
+
+
+def _rejectionAnyway(loaded: Credentials, role: Role) -> CertificateRejected | None:
+    """By the other end, even if it has the root that we lack."""
+    try:
+        checkAlone(loaded.chain, role)
+        loaded.checkStanding(loaded.chain[0])
+    except CertificateRejected as e:
+        return e
+    return None
 
 
 def _checkNames(loaded: Credentials, role: Role) -> Iterator[Finding]:

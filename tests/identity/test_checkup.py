@@ -3,9 +3,10 @@ import os
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from socketwarp.identity import chains
 from socketwarp.identity.checkup import Files, Finding, checkFiles
 from socketwarp.interfaces import Role
-from tests.certs import DAY, Authority, Issued, pem, writeFile
+from tests.certs import DAY, Authority, Issued, newKey, pem, selfSigned, writeFile
 
 
 class Checkup(SynchronousTestCase):
@@ -66,7 +67,33 @@ class Checkup(SynchronousTestCase):
 
     def test_a_ca_file_of_somebody_else_may_be_right(self) -> None:
         writeFile(self.directory, "ca.crt", pem(Authority("Another").cert))
-        self.problem("isn't signed by our CA file", level="warning")
+        self.problem("isn't signed by our CA file", "CN=Root", level="warning")
+
+    def test_without_its_issuer_our_certificate_is_looked_at_all_the_same(self) -> None:
+        weak = newKey("rsa")
+        self.patch(chains, "MIN_RSA_BITS", 4096)
+        for issued, text in (
+            (self.authority.issue(san=("a.example",), notBefore=-2 * DAY, notAfter=-DAY), "expired"),
+            (self.authority.issue(san=("a.example",), notBefore=DAY, notAfter=2 * DAY), "not valid yet"),
+            (self.authority.issue(eku=("client",), san=("a.example",)), "lacks serverAuth"),
+            (self.authority.issue(ku=("key_encipherment",), san=("a.example",)), "lacks digitalSignature"),
+            (self.authority.issue(ca=True, san=("a.example",)), "CA:TRUE"),
+            (self.authority.issue(key=weak, san=("a.example",)), "2048 bits"),
+        ):
+            self.use(issued)
+            writeFile(self.directory, "ca.crt", pem(Authority("Another").cert))
+            self.problem(text)
+
+    def test_without_its_issuer_our_certificate_may_still_end_soon(self) -> None:
+        self.use(self.authority.issue(notAfter=3 * DAY), "client")
+        writeFile(self.directory, "ca.crt", pem(Authority("Another").cert))
+        self.assertIn("ends in 2 days", self.findings("warning")[-1].text)
+
+    def test_an_exchanged_certificate_of_our_own_is_fine_but_for_the_warning(self) -> None:
+        self.use(selfSigned("swc-1", eku=("client",)), "client")
+        writeFile(self.directory, "ca.crt", pem(selfSigned("listener", eku=("server",)).cert))
+        self.problem("lacks its issuer CN=swc-1", level="warning")
+        self.assertEqual(self.findings("problem"), [])
 
     def test_a_key_that_others_may_read(self) -> None:
         os.chmod(self.files.key, 0o640)
