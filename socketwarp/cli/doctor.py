@@ -195,6 +195,8 @@ def checkClock(date: str, now: datetime) -> Iterator[Finding]:
         theirs = parsedate_to_datetime(date)
     except ValueError:
         return
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)  # "-0000": a UTC that claims nothing about the place (RFC 5322 §3.3)
     if abs(theirs - now) > CLOCK_TOLERANCE:
         text = f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, the SCEP server's {theirs:%Y-%m-%d %H:%M}"
         yield Finding("problem", text, "set the wrong one (NTP): certificates are good only between their dates")

@@ -1,13 +1,16 @@
 """``socketwarp enrol``: get a certificate from a SCEP server."""
 
 import re
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import click
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from twisted.internet.defer import ensureDeferred
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SocketwarpError
 from ..identity import enrol as _enrol
+from ..identity.authority import MAX_COMMON_NAME, hostName
 from ..identity.describe import describe, fingerprintOf
 from ..identity.http import webAgent
 from ..identity.names import checkedUid
@@ -23,7 +26,9 @@ MAX_SECRET = 1024
 @click.command()
 @click.option("--url", required=True, help="The SCEP server's URL, like http://scep.example:3000/scep.")
 @click.option("--uid", required=True, help="Who the certificate is for.")
-@click.option("--secret-file", "secretFile", type=click.File(), help="File with the one-time secret; - for stdin.")
+@click.option(
+    "--secret-file", "secretFile", type=click.File(encoding="utf-8"), help="File with the one-time secret; - for stdin."
+)
 @click.option("--secret", envvar="SOCKETWARP_SECRET", help="The secret itself; others can see it, so prefer a file.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the files.")
 @click.option("--dns", multiple=True, help="DNS name for the certificate; may be given several times.")
@@ -53,11 +58,15 @@ def enrol(
         _checkedUrl(url),
         _checkedUid(uid),
         _secretFrom(secretFile, secret),
-        dns,
+        [hostName(each) for each in dns],
         known,
         _checkedFingerprint(fingerprint),
     )
-    enrolled = runOnReactor(lambda reactor: _enrolInTime(reactor, wanted, tlsCa))
+    try:
+        enrolled = runOnReactor(lambda reactor: _enrolInTime(reactor, wanted, tlsCa, files.keep))
+    except SocketwarpError:
+        files.discard()
+        raise
     files.write(enrolled)
     if asJson:
         paths = {"cert": files.certPath, "key": files.keyPath, "ca": files.caPath}
@@ -69,10 +78,14 @@ def enrol(
         click.echo(f"{files.caPath}: compare with the administrator's, sha256 {fingerprintOf(enrolled.authority)}")
 
 
-async def _enrolInTime(reactor: Any, wanted: _enrol.Enrolment, tlsCa: str | None) -> _enrol.Enrolled:
-    # Any: the reactor, see runOnReactor
+async def _enrolInTime(
+    reactor: Any,  # Any: see runOnReactor
+    wanted: _enrol.Enrolment,
+    tlsCa: str | None,
+    keep: Callable[[RSAPrivateKey], None],
+) -> _enrol.Enrolled:
     agent = webAgent(reactor, SettingFile("--tls-ca", tlsCa) if tlsCa else None)
-    return await ensureDeferred(_enrol.enrol(agent, wanted)).addTimeout(_enrol.DEADLINE, reactor)
+    return await ensureDeferred(_enrol.enrol(agent, wanted, keep)).addTimeout(_enrol.DEADLINE, reactor)
 
 
 def _checkedUrl(url: str) -> str:
@@ -85,7 +98,11 @@ def _checkedUrl(url: str) -> str:
 
 def _checkedUid(uid: str) -> str:
     try:
-        return checkedUid(uid)
+        if len(checkedUid(uid)) > MAX_COMMON_NAME:
+            raise ValueError(f"the name has {len(uid)} characters; a certificate holds {MAX_COMMON_NAME}")
+        if "\\" in uid:
+            raise ValueError(f"the name {uid!r} has a backslash, where the SCEP server expects the secret to begin")
+        return uid
     except ValueError as e:
         raise ConfigurationError(f"--uid: {e}") from e
 
@@ -101,7 +118,10 @@ def _checkedFingerprint(text: str | None) -> str | None:
 
 def _secretFrom(file: TextIO | None, given: str | None) -> str:
     if file is not None:
-        secret = file.read(MAX_SECRET + 1).strip()
+        try:
+            secret = file.read(MAX_SECRET + 1).strip()
+        except UnicodeDecodeError as e:
+            raise ConfigurationError(f"--secret-file {file.name!r}: not UTF-8; is it the right file?") from e
     else:
         secret = given if given is not None else click.prompt("Secret", hide_input=True)
     if not 0 < len(secret) <= MAX_SECRET:

@@ -198,10 +198,19 @@ def _alternativeName(host: str) -> x509.GeneralName:
         if isinstance(address, IPv6Address) and address.scope_id:
             raise ConfigurationError(f"host {host!r}: a zone (%{address.scope_id}) can't stand in a certificate")
         return x509.IPAddress(address)
+    return x509.DNSName(hostName(host))
+
+
+def hostName(host: str) -> str:
+    """
+    A host name as certificates have it: in ASCII, with other letters as IDNA writes them.
+
+    :raises ConfigurationError: it can't be one.
+    """
     try:
         name = host.encode("idna").decode("ascii")
     except UnicodeError as e:
         raise ConfigurationError(f"host {host!r} is neither an address nor a host name: {e}") from e
     if not _HOST_NAME.fullmatch(name):
         raise ConfigurationError(f"host {host!r} is neither an address nor a host name")
-    return x509.DNSName(name)
+    return name

@@ -5,12 +5,14 @@ The server vouches for itself with nothing but its own certificate, so give its 
 otherwise whoever answers first is believed, and the caller is told its fingerprint.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import AttributeOID, NameOID
@@ -21,7 +23,7 @@ from twisted.web.iweb import IAgent
 from ..errors import ConfigurationError, EnrolmentFault, EnrolmentRefused
 from .chains import issuedBy
 from .describe import fingerprintOf, subjectOf
-from .files import Output, certificateFile, keyFile, writeAll
+from .files import Output, certificateFile, keyFile, writeNew
 from .http import Answer, explain, fetch
 from .pem import SettingFile, readCertificates
 from .pkimessage import Transaction
@@ -64,16 +66,22 @@ class Enrolled:
     authority: x509.Certificate
 
 
-async def enrol(agent: IAgent, wanted: Enrolment) -> Enrolled:
+def _keepNothing(key: rsa.RSAPrivateKey) -> None:
+    """For who keeps the key later."""
+
+
+async def enrol(agent: IAgent, wanted: Enrolment, keep: Callable[[rsa.RSAPrivateKey], None] = _keepNothing) -> Enrolled:
     """
     Make a key and have it certified.
 
+    :param keep: called with the key before the secret is used up, so that what fails afterwards doesn't lose it.
     :raises EnrolmentRefused: wrong or used secret, unknown uid, or a server that isn't the expected one.
     :raises EnrolmentFault: unreachable, not a SCEP server, or an answer that makes no sense.
     """
     await _checkCapabilities(agent, wanted.url)
     authority = await _authorityOf(agent, wanted)
     key = rsa.generate_private_key(65537, RSA_BITS)
+    keep(key)
     transaction = Transaction(key, _requester(wanted.uid, key), authority)
     message = transaction.request(_signingRequest(wanted, key))
     certificates = transaction.openReply(await _submit(agent, wanted, message))
@@ -91,7 +99,8 @@ async def _authorityOf(agent: IAgent, wanted: Enrolment) -> x509.Certificate:
     answer = await _call(agent, wanted.url, "GetCACert")
     try:
         found = x509.load_der_x509_certificate(answer.body)
-    except ValueError as e:
+        key = found.public_key()
+    except (ValueError, UnsupportedAlgorithm) as e:
         raise EnrolmentFault(f"{wanted.url} gave no single CA certificate: {e}") from e
     if wanted.fingerprint is not None and fingerprintOf(found) != wanted.fingerprint:
         raise EnrolmentRefused(
@@ -102,6 +111,8 @@ async def _authorityOf(agent: IAgent, wanted: Enrolment) -> x509.Certificate:
             f"the SCEP server's certificate {subjectOf(found)} isn't the one in ca.crt; if the server has a new one, "
             "remove that file first"
         )
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise EnrolmentFault(f"the SCEP server's certificate {subjectOf(found)} has no RSA key, so it can't be used")
     return found
 
 
@@ -209,18 +220,59 @@ class EnrolmentFiles:
 
         :raises ConfigurationError: names the file and the remedy.
         """
-        existing = [each for each in (self.certPath, self.keyPath) if os.path.lexists(each)]
-        if existing and not renew:
-            raise ConfigurationError(f"{existing[0]!r} exists already; replace it with --renew")
-        os.makedirs(self.directory, exist_ok=True)
+        paths = self.certPath, self.keyPath, self.caPath
+        existing = [each for each in paths if os.path.lexists(each)]
+        if odd := next((each for each in existing if not os.path.isfile(each)), None):
+            raise ConfigurationError(f"{odd!r} is no regular file; move it away")
+        if not renew and (taken := next((each for each in existing if each != self.caPath), None)):
+            raise ConfigurationError(f"{taken!r} exists already; replace it with --renew")
+        left = f"{self.certPath}.new"
+        if os.path.lexists(left):
+            raise ConfigurationError(
+                f"{left!r} is what an enrolment got that couldn't finish: remove the .new from its name and from those "
+                "of the files beside it, or remove them"
+            )
+        try:
+            os.makedirs(self.directory, exist_ok=True)
+        except OSError as e:
+            raise ConfigurationError(
+                f"the directory {self.directory!r} can't be made ({e.strerror}); name another one, or mend that"
+            ) from e
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise ConfigurationError(f"{self.directory!r} can't be written to; correct its owner or mode")
 
+    def keep(self, key: rsa.RSAPrivateKey) -> None:
+        """
+        Write the key to ``client.key.new``, before the secret is used up.
+
+        :raises ConfigurationError: it can't be written.
+        """
+        try:
+            writeNew(keyFile(self.keyPath, key))
+        except OSError as e:
+            raise ConfigurationError(f"{e.filename or self.directory!r} can't be written: {e.strerror}") from e
+
+    def discard(self) -> None:
+        """Remove the key that `keep` wrote: there is no certificate for it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.keyPath}.new")
+
     def write(self, enrolled: Enrolled) -> None:
-        """Replace key and certificate as a pair; ``ca.crt`` only when there is none."""
-        outputs: list[Output] = []
+        """
+        Replace key and certificate as a pair; ``ca.crt`` only when there is none.
+
+        :raises ConfigurationError: one can't be written; names it, and the ``.new`` files in which all is kept.
+        """
+        outputs: list[Output] = [keyFile(self.keyPath, enrolled.key)]
         if not os.path.exists(self.caPath):
-            outputs.append(certificateFile(self.caPath, [enrolled.authority]))
-        outputs.append(keyFile(self.keyPath, enrolled.key))
+            outputs.insert(0, certificateFile(self.caPath, [enrolled.authority]))
         outputs.append(certificateFile(self.certPath, [enrolled.certificate]))
-        writeAll(outputs, force=True)
+        try:
+            for new, path in [(writeNew(each), each.path) for each in outputs]:
+                os.replace(new, path)
+        except OSError as e:
+            kept = [f"{each.path}.new" for each in outputs if os.path.lexists(f"{each.path}.new")]
+            raise ConfigurationError(
+                f"{e.filename2 or e.filename or self.directory!r} can't be written: {e.strerror}; what was got is in "
+                f"{', '.join(kept)}: mend that, and remove the .new from these names"
+            ) from e

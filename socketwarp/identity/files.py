@@ -1,5 +1,6 @@
 """Keys and certificates written: private keys 0600, whole or not at all, and never over others by mistake."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -64,8 +65,8 @@ def writeAll(outputs: Sequence[Output], force: bool = False) -> None:
             _place(temporary, output.path, force)
             ready.pop(0)
     except OSError as e:
-        # link(2) has the name that is taken second
-        remedy = "; replace it with --force" if e.filename2 else ""
+        # link(2) has the name that is taken second, and so has rename(2)
+        remedy = "; replace it with --force" if e.filename2 and not force else ""
         raise ConfigurationError(f"{e.filename2 or e.filename!r} can't be written: {e.strerror}{remedy}") from e
     finally:
         for temporary, _ in ready:
@@ -77,12 +78,38 @@ def _writeBeside(output: Output) -> str:
     if directory:
         os.makedirs(directory, exist_ok=True)
     temporary = f"{output.path}.{os.urandom(6).hex()}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, output.mode)
+    try:
+        _writeWhole(temporary, output)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return temporary
+
+
+def writeNew(output: Output) -> str:
+    """
+    Write a file beside the place that it is for, under its name and ``.new``, which is given back; an older one is
+    replaced, unless it is the same. It is on disk then.
+
+    :raises OSError: it can't be written.
+    """
+    path = f"{output.path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        with open(path, "rb") as file:
+            if file.read() == output.data:
+                return path
+        os.unlink(path)
+    _writeWhole(path, output)
+    return path
+
+
+def _writeWhole(path: str, output: Output) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, output.mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(output.data)
         file.flush()
         os.fsync(descriptor)
-    return temporary
 
 
 def _place(temporary: str, path: str, force: bool) -> None:

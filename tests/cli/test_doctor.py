@@ -218,5 +218,9 @@ class Clocks(SynchronousTestCase):
             date = format_datetime(now + timedelta(minutes=minutes), usegmt=True)
             self.assertEqual([each.level for each in checkClock(date, now)], [level])
 
+    def test_a_date_that_names_no_zone_is_in_utc(self) -> None:
+        now = datetime(2024, 2, 29, 12, tzinfo=UTC)
+        self.assertEqual([each.level for each in checkClock("Thu, 29 Feb 2024 12:00:00 -0000", now)], ["fine"])
+
     def test_no_date_says_nothing(self) -> None:
         self.assertEqual(list(checkClock("", datetime.now(UTC))), [])

@@ -5,6 +5,7 @@ from typing import Any, cast
 from unittest import mock
 
 from click.testing import CliRunner, Result
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -15,8 +16,8 @@ from twisted.web.iweb import IAgent
 from socketwarp.cli._reactor import runOnReactor
 from socketwarp.cli.main import commands
 from socketwarp.identity.certificates import loadCredentials
-from socketwarp.identity.describe import fingerprintOf
-from tests.certs import Authority, newKey
+from socketwarp.identity.describe import alternativeNames, fingerprintOf
+from tests.certs import Authority, newKey, writeFile
 from tests.scepserver import FakeScep
 
 SECRET = "open5esame"
@@ -95,6 +96,22 @@ class Enrol(SynchronousTestCase):
         self.run_("--secret-file", "-", "--renew", typed="another\n")
         self.load()
 
+    def test_a_name_with_other_letters_is_asked_for_in_ascii(self) -> None:
+        self.run_("--secret-file", "-", "--dns", "ü.example")
+        with open(os.path.join(self.directory, "client.crt"), "rb") as file:
+            names = alternativeNames(x509.load_pem_x509_certificate(file.read()))
+        self.assertEqual([each.value for each in names], ["xn--tda.example"])
+
+    def test_a_secret_that_is_no_text_is_named(self) -> None:
+        os.mkdir(self.directory)
+        path = writeFile(self.directory, "secret", b"\xff\xfe")
+        self.assertIn(path, self.run_("--secret-file", path, status=78).output)
+
+    def test_a_directory_that_cant_be_made_is_named(self) -> None:
+        writeFile(".", self.directory, b"a file")
+        below = os.path.join(self.directory, "below")
+        self.assertIn(below, self.run_("--secret-file", "-", "--out", below, status=78).output)
+
     def test_an_unknown_uid_exits_with_no_permission(self) -> None:
         self.assertIn("swc-2", self.run_("--secret-file", "-", uid="swc-2", status=77).output)
         self.assertEqual(os.listdir(self.directory), [])
@@ -108,7 +125,11 @@ class Enrol(SynchronousTestCase):
 
     def test_wrong_options_are_named(self) -> None:
         self.assertIn("--url", self.run_(status=78, url="ftp://x").output)
-        self.assertIn("--uid", self.run_(status=78, uid="a\nb").output)
+        for uid in ("a\nb", "x" * 65, "a\\b"):
+            self.assertIn("--uid", self.run_(status=78, uid=uid).output)
+        for name in ("", "a b", "192.0.2.1 ", "ü" * 70):
+            self.assertIn("host", self.run_("--secret-file", "-", "--dns", name, status=78).output)
+        self.assertFalse(os.path.exists(os.path.join(self.directory, "client.key")))
         self.assertIn("--ca-fingerprint", self.run_("--ca-fingerprint", "12", status=78).output)
         self.assertIn("the secret must have", self.run_("--secret-file", "-", status=78, typed="\n").output)
 

@@ -76,11 +76,11 @@ class EnrolTestCase(SynchronousTestCase):
         patched.start()
         self.addCleanup(patched.stop)
 
-    def enrol(self, resource: Resource | None = None, **options: Any) -> Deferred[Enrolled]:
+    def enrol(self, resource: Resource | None = None, keep: Any = None, **options: Any) -> Deferred[Enrolled]:
         # Any: Enrolment's fields by name
         wanted = Enrolment(**({"url": URL, "uid": "swc-1", "secret": "secret"} | options))
         agent = RequestTraversalAgent(resource or self.server.resource())
-        result = ensureDeferred(enrol(cast(IAgent, agent), wanted))
+        result = ensureDeferred(enrol(cast(IAgent, agent), wanted, keep or identity.enrol._keepNothing))
         agent.flush()
         return result
 
@@ -125,6 +125,10 @@ class Enrolling(EnrolTestCase):
     def test_a_ca_certificate_that_is_none(self) -> None:
         text = self.fault(_Fixed(GetCACaps=CAPABILITIES, GetCACert=(200, b"nonsense")))
         self.assertIn("no single CA certificate", text)
+
+    def test_a_ca_certificate_without_an_rsa_key(self) -> None:
+        der = Authority("CA").cert.public_bytes(Encoding.DER)
+        self.assertIn("no RSA key", self.fault(_Fixed(GetCACaps=CAPABILITIES, GetCACert=(200, der))))
 
     def test_an_answer_that_is_none(self) -> None:
         ca = self.server.authority.cert.public_bytes(Encoding.DER)
@@ -268,6 +272,53 @@ class Files(EnrolTestCase):
         with mock.patch.object(os, "access", return_value=False):
             error = self.assertRaises(ConfigurationError, self.files.check, renew=False)
         self.assertIn(self.directory, str(error))
+
+    def test_a_directory_that_cant_be_made_is_named(self) -> None:
+        writeFile(".", self.directory, b"a file")
+        for directory in (self.directory, os.path.join(self.directory, "below")):
+            error = self.assertRaises(ConfigurationError, EnrolmentFiles(directory).check, renew=False)
+            self.assertIn(directory, str(error))
+
+    def test_places_that_are_taken_by_something_else_are_named_before_the_secret_is_used(self) -> None:
+        for name in ("client.crt", "client.key", "ca.crt"):
+            path = os.path.join(self.directory, name)
+            os.makedirs(path)
+            error = self.assertRaises(ConfigurationError, self.files.check, renew=True)
+            self.assertIn(f"{path!r} is no regular file", str(error))
+            os.rmdir(path)
+
+    def test_the_key_is_on_disk_before_the_secret_is_used(self) -> None:
+        self.files.check(renew=False)
+        kept: list[bytes] = []
+
+        def keep(key: rsa.RSAPrivateKey) -> None:
+            self.files.keep(key)
+            self.assertTrue(self.server.clients["swc-1"].secret)
+            with open(f"{self.files.keyPath}.new", "rb") as file:
+                kept.append(file.read())
+            self.assertEqual(stat.S_IMODE(os.stat(file.name).st_mode), 0o600)
+
+        self.files.write(self.successResultOf(self.enrol(keep=keep)))
+        with open(self.files.keyPath, "rb") as file:
+            self.assertEqual(kept, [file.read()])
+        self.assertEqual(sorted(os.listdir(self.directory)), ["ca.crt", "client.crt", "client.key"])
+
+    def test_a_key_that_cant_be_kept_leaves_the_secret_unused(self) -> None:
+        error = self.failureResultOf(self.enrol(keep=self.files.keep), ConfigurationError).value
+        self.assertIn("client.key.new", str(error))
+        self.successResultOf(self.enrol())
+
+    def test_what_cant_be_put_in_its_place_is_kept_and_named(self) -> None:
+        self.files.check(renew=False)
+        enrolled = self.successResultOf(self.enrol(keep=self.files.keep))
+        os.mkdir(self.files.certPath)
+        error = str(self.assertRaises(ConfigurationError, self.files.write, enrolled))
+        self.assertIn("client.crt.new", error)
+        self.assertNotIn("--force", error)
+        os.rmdir(self.files.certPath)
+        self.assertIn("couldn't finish", str(self.assertRaises(ConfigurationError, self.files.check, renew=True)))
+        os.rename(f"{self.files.certPath}.new", self.files.certPath)
+        loadCredentials(self.files.certPath, self.files.keyPath, self.files.caPath, role="client")
 
     def test_a_broken_ca_file_is_named(self) -> None:
         os.mkdir(self.directory)
