@@ -1,48 +1,47 @@
-"""The package, installed into clean virtual environments as its users install it."""
+"""The package, installed into a clean virtual environment as its users install it."""
 
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
+from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).parent.parent.parent
 #: What a source archive holds; nothing else may be needed.
 SOURCE = ("setup.cfg", "pyproject.toml", "README.rst", "LICENSE", "socketwarp", "twisted")
-#: What twistd's own script does. It is installed with Twisted, which the environments here share with the tests.
-TWISTD = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+#: The versions of what is installed with it.
+LOCK = ROOT / ".ci" / "requirements.lock"
 IMPORT_ALL = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 CONFIGURATION_ERROR = 78
 
 
 class Installation:
     """
-    A virtual environment into which nothing but socketwarp has been installed; the dependencies are those of the tests.
+    A virtual environment in which there is socketwarp, installed anew, and what pip has installed because setup.cfg
+    names it; it is built with what pyproject.toml names, and nothing else.
 
     :ivar elsewhere: an empty directory to work in, with no source of ours in it.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, venv: Path, directory: Path, *options: str) -> None:
         source = directory / "source"
         for name in SOURCE:
             copy(ROOT / name, source / name)
         self.elsewhere = directory / "elsewhere"
         self.elsewhere.mkdir()
-        self.bin = directory / "venv" / "bin"
-        self._run(sys.executable, "-m", "venv", "--without-pip", str(directory / "venv"))
-        # A path file makes the packages beside the tests importable, but obeys no path file found among them: the
-        # tests' own editable installation stays out of sight.
-        shared = self._python("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
-        Path(shared, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        self.bin = venv / "bin"
+        if not venv.exists():
+            self._run(sys.executable, "-m", "venv", "--without-pip", str(venv))
         pip = (sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", "--quiet")
-        self._run(*pip, "--no-deps", "--no-build-isolation", "--no-index", *options, str(source))
+        self._run(*pip, *options, str(source))
 
     def _run(self, *command: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
         """Run a command elsewhere; it has to end with that exit status."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SWL_", "SWC_"))}
+        kept["PIP_CONSTRAINT"] = str(LOCK)
         done = subprocess.run(command, cwd=self.elsewhere, env=kept, capture_output=True, text=True, timeout=300)
         if done.returncode != status:
             raise AssertionError(f"{command} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -53,7 +52,7 @@ class Installation:
 
     def twistd(self, *arguments: str, status: int = 0) -> str:
         """Run twistd; return all that it printed."""
-        done = self._python("-c", TWISTD, *arguments, status=status)
+        done = self._run(str(self.bin / "twistd"), *arguments, status=status)
         return done.stdout + done.stderr
 
     def importAll(self, names: list[str]) -> None:
@@ -85,11 +84,19 @@ def allModules() -> list[str]:
 
 
 class InstallTests(SynchronousTestCase):
-    """What is true after ``pip install``, in a directory that isn't the source's."""
+    """
+    What is true after ``pip install``, in a directory that isn't the source's.
+
+    :cvar venv: made by the first test, with the dependencies; each test puts its socketwarp in the other's place.
+    """
+
+    venv: ClassVar[Path | None] = None
 
     def check(self, *options: str) -> Installation:
         """Install with pip's options, and see that everything works."""
-        installed = Installation(Path(self.mktemp()).absolute(), *options)
+        directory = Path(self.mktemp()).absolute()
+        InstallTests.venv = InstallTests.venv or directory / "venv"
+        installed = Installation(InstallTests.venv, directory, *options)
         commands = installed.twistd("--help")
         self.assertIn("swlistener", commands)
         self.assertIn("swconnector", commands)
