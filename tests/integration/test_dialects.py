@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from .processes import TWISTD, Process, TunnelCase, readToEnd
+from . import test_tunnel
+from .processes import TWISTD, Process, TunnelCase
 
 #: Runs a plugin as twistd does, after the line that takes our own dialect away from it.
 OLD = """
@@ -16,36 +17,38 @@ run()
 """
 
 
-class OldEndTests(TunnelCase):
-    """Bytes and endings are the same, and either end can be stopped."""
+class OldEnd(TunnelCase):
+    """An end that knows nothing but ``hq-29``: the one whose plugin `old` names."""
 
-    old = ""
+    old: str
 
     def start(self, plugin: str, *flags: str, runner: Sequence[str] = TWISTD) -> Process:
-        """Start an end, and the one called `old` as one that knows nothing but ``hq-29``."""
+        """Start an end, and the old one as what it is."""
         return super().start(plugin, *flags, runner=(sys.executable, "-c", OLD) if plugin == self.old else runner)
 
-    def assertWorks(self) -> None:
+    def startBoth(self) -> None:
+        """Start them, and see which dialect they have in common."""
         self.startListener()
         self.startConnector()
         self.listener.waitFor("connector uid-1 connected", "hq-29")
-        server = self.listen()
-        port = self.entrance(server)
-        self.assertEcho(server, port)
-        visitor, target = self.pair(server, port)
-        visitor.close()
-        self.assertEqual(b"", readToEnd(target))
-        target.close()
-        visitor, target = self.pair(server, port)
-        target.close()
-        self.assertEqual(b"", readToEnd(visitor))
-        visitor.close()
+
+
+class OldListenerTests(OldEnd, test_tunnel.EndingsTests):
+    """Bytes and endings are the same, and both can be stopped."""
+
+    old = "swlistener"
+
+    def test_sigtermEndsBothWithStatusZero(self) -> None:
         self.assertEnds(self.connector, self.listener)
 
-    def test_ourConnectorWithAListenerOfOld(self) -> None:
-        self.old = "swlistener"
-        self.assertWorks()
 
-    def test_ourListenerWithAConnectorOfOld(self) -> None:
-        self.old = "swconnector"
-        self.assertWorks()
+class OldConnectorTests(OldEnd):
+    """With the other one: the dialect is the same, and so are the endings."""
+
+    old = "swconnector"
+
+    def test_bytesGoBothWaysAndBothCanBeStopped(self) -> None:
+        self.startBoth()
+        server = self.listen()
+        self.assertEcho(server, self.entrance(server))
+        self.assertEnds(self.connector, self.listener)

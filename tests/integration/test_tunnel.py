@@ -82,7 +82,7 @@ class BytesTests(TunnelTests):
 
 
 class EndingsTests(TunnelTests):
-    """FIN arrives as FIN, and RST as RST."""
+    """FIN arrives as FIN, and RST as RST; whatever the dialect, so test_dialects has these tests, too."""
 
     def setUp(self) -> None:
         super().setUp()
