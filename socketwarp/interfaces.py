@@ -222,6 +222,7 @@ class ISession(Interface):
     carrier: str = Attribute("``quic`` or ``tls``.")
     protocol: str = Attribute("The ALPN in use: ``hq-29`` or ``socketwarp/1``.")
     peerLeaf: x509.Certificate = Attribute("The certificate that authenticated the peer's TLS.")
+    peerChain: Sequence[x509.Certificate] = Attribute("What the peer's TLS showed of itself, `peerLeaf` first.")
     peerAddress: Address = Attribute("Where the peer is now; may change during the session.")
     isOpen: bool = Attribute("False from the moment the session starts to close.")
 

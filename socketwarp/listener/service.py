@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from cryptography import x509
 from twisted.application.service import IService, Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
@@ -60,6 +61,10 @@ def makeListener(
     def renew(fresh: Credentials) -> None:
         quic.credentials = fresh
 
+    def checkRunning(chain: Sequence[x509.Certificate]) -> None:
+        credentials.check()
+        credentials.current.checkRunning(chain, "client")
+
     def admit(session: ISession) -> None:
         memory.watch(session)
         connectors.admit(session)
@@ -71,7 +76,7 @@ def makeListener(
     events = Events(reactor.seconds)
     policy = RecheckPolicy(settings.recheckSeconds, settings.recheckGrace)
     terms = Terms(settings.keepAlive, settings.idleTimeout, frozenset(settings.sharedUids))
-    connectors = Connectors(reactor, verifier, events, policy, terms)
+    connectors = Connectors(reactor, verifier, events, policy, terms, checkRunning)
     quic = QuicServer(reactor, credentials.current, list(DIALECTS), _transport(settings), admit, connectors.turnedAway)
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
