@@ -2,23 +2,26 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import attrs
 import click
+from cryptography import x509
 from twisted.internet.defer import ensureDeferred
 
-from ..errors import ConfigurationError, VerifierFault
-from ..identity.certificates import loadCredentials
+from ..errors import CertificateRejected, ConfigurationError, SessionLost, VerifierFault
+from ..identity.certificates import Credentials, loadCredentials
+from ..identity.chains import UNKNOWN_CA
 from ..identity.checkup import Files, Finding, checkFiles
 from ..identity.http import Answer, explain, fetch
 from ..identity.local import readAccessRules
 from ..identity.pem import SettingFile
 from ..identity.scep import DEADLINE, HEADER, decision, headerValue, scepAgent
-from ..settings import CommonSettings, ConnectorSettings, ListenerSettings, load
+from ..settings import CommonSettings, ConnectorSettings, ListenerName, ListenerSettings, load
+from ..wire.dialect import DIALECTS
 from ._options import asJson
 from ._reactor import runOnReactor
 from ._show import showJson
@@ -100,7 +103,16 @@ def _checkConnector(config: str | None) -> Iterator[Finding]:
     yield Finding("fine", "the settings can be read")
     files = Files("client", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
     yield from checkFiles(files)
-    yield from checkListenerAnswers(settings.serverName, settings.port)
+    trusted = _trusted(files)
+    for listener in (ListenerName(settings.serverName), *settings.serverNames):
+        yield from checkListenerAnswers(listener.host, listener.port or settings.port, trusted)
+
+
+def _trusted(files: Files) -> Credentials | None:
+    try:
+        return loadCredentials(files.cert, files.key, files.ca, files.crls, files.crlExpired, files.role)
+    except ConfigurationError:
+        return None  # told already
 
 
 def _lists(settings: CommonSettings) -> tuple[Any, Any]:  # Any: two settings that Files takes as they are
@@ -119,8 +131,8 @@ def checkFreePort(address: str, port: int) -> Finding:
     return Finding("fine", f"UDP port {port} of {address} is free; see that firewalls let it in")
 
 
-def checkListenerAnswers(name: str, port: int) -> Iterator[Finding]:
-    """Whether a QUIC server answers at one of the addresses of `name`."""
+def checkListenerAnswers(name: str, port: int, trusted: Credentials | None) -> Iterator[Finding]:
+    """Whether a QUIC server answers at one of the addresses of `name`, and has a certificate that is `trusted`."""
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_DGRAM)
     except OSError as e:
@@ -131,10 +143,37 @@ def checkListenerAnswers(name: str, port: int) -> Iterator[Finding]:
         error = _probe(family, address)
         if error is None:
             yield Finding("fine", f"a QUIC server answers at {address[0]} port {port}")
+            if trusted is not None:
+                yield checkListenerCertificate(family, address, name, trusted)
             return
         errors.append(f"{address[0]}: {error}")
     remedy = "is the listener running, the port right, and UDP let through by every firewall on the way?"
     yield Finding("problem", f"no listener answers at UDP port {port} ({'; '.join(errors)})", remedy)
+
+
+def checkListenerCertificate(
+    family: int,
+    address: Any,  # Any: as getaddrinfo has it
+    name: str,
+    trusted: Credentials,
+) -> Finding:
+    """Whether we would accept the certificate of the listener that is there as that of `name`."""
+    from ..quic.probe import probe  # only here: loading QUIC takes longer than most commands
+
+    def check(chain: Sequence[x509.Certificate]) -> None:
+        trusted.checkPeer(chain, "server", name)
+
+    where = f"the listener at {address[0]} port {address[1]}"
+    try:
+        probe(family, address, name, list(DIALECTS), trusted.roots, check)
+    except CertificateRejected as e:
+        remedy = "have its certificate replaced, or correct server_name"
+        if e.alert == UNKNOWN_CA:
+            remedy = "put the root of its certificate into the file of ca_cert_path, if that listener is the right one"
+        return Finding("problem", f"we would refuse {where} as {name}: {e}", remedy)
+    except (SessionLost, OSError) as e:
+        return Finding("problem", f"{where} shows no certificate: {e}", "is it a socketwarp listener? see its log")
+    return Finding("fine", f"{where} has a good certificate for {name}")
 
 
 def _probe(family: int, address: Any) -> str | None:  # Any: an address as getaddrinfo has it

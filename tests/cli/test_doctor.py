@@ -17,7 +17,7 @@ from twisted.web.iweb import IAgent
 
 from socketwarp.cli.doctor import checkClock, checkFreePort, checkListenerAnswers
 from socketwarp.cli.main import commands
-from socketwarp.errors import ConfigurationError
+from socketwarp.errors import CertificateRejected, ConfigurationError, SessionLost
 from tests.certs import Authority, writeFile
 from tests.scepserver import Behaviour, FakeScep
 
@@ -93,9 +93,44 @@ class DoctorTestCase(SynchronousTestCase):
 
 
 class Connector(DoctorTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.probed: list[str] = []
+        self.outcome: Exception | None = None
+
+        def probe(family: int, address: object, name: str, *others: object) -> None:
+            self.probed.append(f"{name} {address}")
+            if self.outcome is not None:
+                raise self.outcome
+
+        patched = mock.patch("socketwarp.quic.probe.probe", probe)
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def test_every_listener_is_looked_at(self) -> None:
+        self.settings["server_names"] = "127.0.0.2,127.0.0.3:7"
+        self.run_("connector", _Socket(VERSION_NEGOTIATION))
+        self.assertEqual(
+            [f"127.0.0.{host} ('127.0.0.{host}', {port})" for host, port in ((1, 11443), (2, 11443), (3, 7))],
+            self.probed,
+        )
+
+    def test_a_listener_that_shows_no_certificate(self) -> None:
+        for self.outcome in (TimeoutError("no certificate within 5 s"), SessionLost("no ALPN")):
+            output = self.run_("connector", _Socket(VERSION_NEGOTIATION), problems=1)
+            self.assertIn(f"shows no certificate: {self.outcome}", output)
+
+    def test_a_listener_that_we_would_refuse(self) -> None:
+        for alert, remedy in ((48, "ca_cert_path"), (42, "server_name")):
+            self.outcome = CertificateRejected("CN=other", alert)
+            output = self.run_("connector", _Socket(VERSION_NEGOTIATION), problems=1)
+            self.assertIn("we would refuse the listener at 127.0.0.1 port 11443 as 127.0.0.1: CN=other", output)
+            self.assertIn(remedy, output)
+
     def test_all_is_well(self) -> None:
         udp = _Socket(VERSION_NEGOTIATION)
         output = self.run_("connector", udp)
+        self.assertIn("has a good certificate for 127.0.0.1", output)
         self.assertIn("a QUIC server answers at 127.0.0.1 port 11443", output)
         self.assertIn("no problems found", output)
         self.assertEqual([len(each) for each in udp.sent], [1200])
@@ -120,7 +155,7 @@ class Connector(DoctorTestCase):
 
     def test_a_name_without_address(self) -> None:
         with mock.patch.object(socket, "getaddrinfo", side_effect=socket.gaierror(-2, "Name or service not known")):
-            (found,) = checkListenerAnswers("nowhere.example", 1)
+            (found,) = checkListenerAnswers("nowhere.example", 1, None)
         self.assertEqual((found.level, "Name or service not known" in found.text), ("problem", True))
 
     def test_settings_that_cant_be_read(self) -> None:

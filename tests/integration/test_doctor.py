@@ -1,0 +1,26 @@
+"""`socketwarp doctor connector` at a listener that runs."""
+
+import json
+
+from tests.certs import Authority, pem, writeFile
+
+from .processes import BIN, TunnelCase
+
+
+class ListenersCertificate(TunnelCase):
+    """What the connector would make of it; the listener has been asked and goes on."""
+
+    def doctor(self, name: str, problems: int = 0) -> str:
+        self.settings["server_name"] = name
+        (self.directory / "settings.json").write_text(json.dumps(self.settings))
+        process = self.run_("doctor", str(BIN / "socketwarp"), "doctor", "connector", "--config", "settings.json")
+        self.assertEqual(problems, process.wait(), process.lines)
+        return "".join(process.lines)
+
+    def test_theRightListenerAWrongNameAndAnotherCa(self) -> None:
+        self.authority.server("localhost").writePair(str(self.directory), "server")
+        self.startListener()
+        self.assertIn("has a good certificate for localhost", self.doctor("localhost"))
+        self.assertIn("is not a certificate for the server name 127.0.0.1", self.doctor("127.0.0.1", problems=1))
+        self.settings["ca_cert_path"] = writeFile(str(self.directory), "another.crt", pem(Authority("Another").cert))
+        self.assertIn("we would refuse the listener", self.doctor("localhost", problems=1))
