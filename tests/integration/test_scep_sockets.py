@@ -137,7 +137,7 @@ class GivenUpAnswers(TestCase):
                 privateKey=crypto.PKey.from_cryptography_key(cast(PrivateKey, self.served.key)),
                 certificate=crypto.X509.from_cryptography(self.served.cert),
             )
-            port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")  # type: ignore[attr-defined]
+            port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")  # type: ignore[attr-defined]  # IReactorSSL
         else:
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
