@@ -12,11 +12,13 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+import click
 from prometheus_client.metrics_core import Metric
 from twisted.python.usage import Options
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp import connector_tap, listener_tap
+from socketwarp.cli.main import commands
 from socketwarp.errors import ConfigurationError
 from socketwarp.listener.metrics import Metrics
 from socketwarp.listener.policy import loadPolicy
@@ -198,3 +200,48 @@ class DashboardTests(SynchronousTestCase):
             self.assertLessEqual(at["x"] + at["w"], 24)
             places |= cells
         self.assertEqual(len(self.dashboard["panels"]), len({panel["id"] for panel in self.dashboard["panels"]}))
+
+
+class ManualTests(SynchronousTestCase):
+    """docs/operations.rst: what it names is there."""
+
+    def setUp(self) -> None:
+        self.text = (ETC.parent / "docs" / "operations.rst").read_text()
+
+    def test_symptomsAreWhatTheLogSays(self) -> None:
+        """The terms of its lists of symptoms, as far as they are quoted, are in the code."""
+        code = "".join(path.read_text() for path in (ETC.parent / "socketwarp").rglob("*.py"))
+        terms = re.findall(r"^(?=\S)(.*)\n    \S", self.text.partition("Troubleshoot\n")[2], re.MULTILINE)
+        quoted = [words for term in terms for words in re.findall(r"``([^`]+)``", term)]
+        self.assertGreater(len(quoted), 12)
+        self.assertEqual([], [words for words in quoted if words not in code])
+
+    def test_settingsAndFilesAreNamedAsTheyAre(self) -> None:
+        known = {each.environment for _, kind in ENDS.values() for each in settingsOf(kind).values()}
+        for both in re.findall(r"…(_[A-Z_]+)", self.text):
+            self.assertIn(f"SWL{both}", known)
+        self.assertLessEqual(set(re.findall(r"\b(?:SWL|SWC|APIS)_[A-Z_]+", self.text)), known)
+        files = set(re.findall(r"(?<![\w/])etc/[\w./]*\w", self.text))
+        self.assertLess({"etc/policy.toml", "etc/grafana.json"}, files)
+        self.assertEqual([], [name for name in files if not (ETC.parent / name).exists()])
+
+    def test_itsFiguresAreMetrics(self) -> None:
+        rig = Rig()
+        names = {metric.name for metric in Metrics(rig.events, rig.connectors, rig.ports).registry.collect()}
+        asked = {name.removesuffix("_total") for name in re.findall(r"\bsocketwarp_\w+", self.text)}
+        self.assertTrue(asked)
+        self.assertLessEqual(asked, names)
+
+    def test_itsCommandsAreThere(self) -> None:
+        """With the options that it gives them."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        inlined = re.findall(r"``(socketwarp [^`]+)``", self.text)
+        called = [line.strip() for line in lines if line.strip().startswith("socketwarp ")] + inlined
+        self.assertGreater(len(called), 15)
+        for line in called:
+            words = shlex.split(re.split(r" [>#]", line)[0])[1:]
+            context = commands.make_context("socketwarp", list(words))
+            while isinstance(command := context.command, click.Group):
+                name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+                assert found is not None
+                context = found.make_context(name, rest, parent=context, resilient_parsing=not rest)

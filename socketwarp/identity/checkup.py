@@ -66,8 +66,11 @@ def checkFiles(files: Files) -> Iterator[Finding]:
 
 
 def _checkMode(key: FilePath) -> Iterator[Finding]:
-    if os.stat(key).st_mode & 0o077:
-        yield Finding("warning", f"others than its owner may read the private key {os.fspath(key)!r}", "chmod 600 it")
+    """Root's key may be read by its group: that is how a service that isn't root gets at it."""
+    found = os.stat(key)
+    if found.st_mode & (0o037 if found.st_uid == 0 else 0o077):
+        text = f"others than its owner may read the private key {os.fspath(key)!r}"
+        yield Finding("warning", text, "chmod 600 it, or 640 if it is root's, and its group the service's")
 
 
 def _checkOwn(loaded: Credentials, role: Role) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.identity import chains
-from socketwarp.identity.checkup import Files, Finding, checkFiles
+from socketwarp.identity.checkup import Files, Finding, _checkMode, checkFiles
 from socketwarp.interfaces import Role
 from tests.certs import DAY, Authority, Issued, newKey, pem, selfSigned, writeFile
 
@@ -96,8 +96,14 @@ class Checkup(SynchronousTestCase):
         self.assertEqual(self.findings("problem"), [])
 
     def test_a_key_that_others_may_read(self) -> None:
-        os.chmod(self.files.key, 0o640)
+        os.chmod(self.files.key, 0o644)
         self.problem("private key", level="warning")
+
+    def test_a_key_of_root_that_its_group_may_read_is_fine(self) -> None:
+        for owner, findings in ((0, 0), (1000, 1)):
+            found = os.stat_result((0o100640, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+            self.patch(os, "stat", lambda path, found=found: found)
+            self.assertEqual(findings, len(list(_checkMode("x.key"))))
 
     def test_roots_out_of_their_time(self) -> None:
         late = Authority("Late")
