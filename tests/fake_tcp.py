@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from socketwarp.interfaces import ITcpProtocol, Piece
 from socketwarp.tcp.poll import BROKEN, ENDED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
-from socketwarp.tcp.transport import TcpTransport
+from socketwarp.tcp.transport import ORDERLY, TcpTransport
 
 #: Bytes that the kernel takes for a reader who doesn't read.
 KERNEL_BUFFER = 100_000
@@ -166,7 +166,7 @@ class FakeSocket:
 
     def setsockopt(self, level: int, option: int, value: object) -> None:
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
-            self._linger = False
+            self._linger = value == ORDERLY
 
     def close(self) -> None:
         self.closed = True

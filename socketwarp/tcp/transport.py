@@ -33,6 +33,8 @@ HIGH_WATERMARK = 64 * 1024
 PIECES_LIMIT = os.sysconf("SC_IOV_MAX")
 #: SO_LINGER: on, for no time at all, which makes closing a reset.
 RESET = struct.pack("ii", 1, 0)
+#: SO_LINGER as it is when nobody sets it: what was written is sent after closing, too.
+ORDERLY = struct.pack("ii", 0, 0)
 
 
 @implementer(ITcp, ISocketEvents)
@@ -81,6 +83,8 @@ class TcpTransport:
         self._isProducerPaused = False
         self._isAtEnd = False  # FIN has come
         self._isFinishing = False  # FIN follows what is queued
+        # If the process is killed, the kernel closes the connection, which must not look like its end.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         poll.watch(self._fd, self, READABLE)
         try:
             protocol.makeConnection(cast(ITransport, self))  # ITransport's rest is wanted by nobody
@@ -219,6 +223,7 @@ class TcpTransport:
 
     def _finish(self, connection: socket.socket) -> None:
         with suppress(OSError):  # a broken connection; reading tells
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ORDERLY)
             connection.shutdown(socket.SHUT_WR)
         self._protocol.writeConnectionLost()
 

@@ -23,6 +23,13 @@ class RestartTests(TunnelCase):
         self.assertEqual(1, self.call("GET", "/list")[1].count(f'"port": {self.port}'))
         self.assertEcho(self.server, self.port)
 
+    def test_anEndWithoutWarningIsAResetForWhomItServed(self) -> None:
+        visitor, target = self.pair(self.server, self.port)
+        self.connector.end(SIGKILL)
+        self.assertEqual("reset", readToEnd(target))
+        self.listener.end(SIGKILL)
+        self.assertEqual("reset", readToEnd(visitor))
+
     def test_afterAnEndWithoutWarningTheListenersPortsAreOpenAndTheConnectorIsBack(self) -> None:
         self.listener.end(SIGKILL)
         self.startListener()

@@ -196,6 +196,20 @@ class EndingTests(Connected):
         self.lostWith(ConnectionDone)
         self.assertEqual(b"", self.remote.recv(1))
 
+    def test_whenTheProcessDiesTheRemoteEndSeesAResetUntilFinHasBeenSent(self) -> None:
+        """The kernel closes then what we have open, as this does."""
+        self.transport.writeSequence([b"half an answer"])
+        self.transport.loseConnection()
+        self.assertEqual(b"half an answer", self.remote.recv(100))
+        self.assertRaises(ConnectionResetError, self.remote.recv, 1)
+
+    def test_whenTheProcessDiesAfterFinTheRemoteEndHasItAll(self) -> None:
+        self.transport.writeSequence([b"answer"])
+        self.transport.loseWriteConnection()
+        self.transport.loseConnection()
+        self.assertEqual(b"answer", self.remote.recv(100))
+        self.assertEqual(b"", self.remote.recv(1))
+
     def test_abortingIsAResetWhateverWaits(self) -> None:
         self.fill()
         self.transport.abortConnection()
