@@ -28,6 +28,15 @@ from .errors import SessionLost
 
 #: A host, as `ipaddress` prints it, and a port.
 Address = tuple[str, int]
+
+
+def plainAddress(place: Any) -> Address:  # Any: a socket's address, of two parts or of four
+    """A socket's address as host and port, without scope; IPv4 on a dual-stack socket reads as what it is."""
+    host, port = place[:2]
+    host = host.partition("%")[0]
+    return host.removeprefix("::ffff:") if "." in host else host, port
+
+
 #: What TLS says a certificate is used as.
 Role = Literal["client", "server"]
 #: Bytes as they travel: never copied while a view will do.
@@ -250,6 +259,8 @@ class ISession(Interface):
         Fires, never fails, once the session is gone and its timers with it. Each call gives a Deferred of
         its own.
         """
+
+    isSilent: bool = Attribute("Whether the peer owes an answer for some time: it may be gone. It may also come back.")
 
     def saveMemory(isShort: bool) -> None:
         """

@@ -285,7 +285,8 @@ class FakeSession:
     :ivar streams: those that are not over, by number.
     :ivar streamLimit: how many streams this end may open at a time; `grant` raises it.
     :ivar closedWith: code and reason given to `close`; `None` before.
-    :ivar buffered: what `statistics` says; ``isMemoryShort``: what `saveMemory` was told.
+    :ivar isSilent: as `ISession` says; ``buffered``: what `statistics` says.
+    :ivar isMemoryShort: what `saveMemory` was told.
     """
 
     other: "FakeSession"
@@ -302,6 +303,7 @@ class FakeSession:
         self.streamLimit = 100
         self.closedWith: tuple[int, str] | None = None
         self.buffered = 0
+        self.isSilent = False
         self.isMemoryShort = False
         self._clock = clock
         self._window = window

@@ -64,7 +64,7 @@ class Connector:
 
     def isSilent(self, now: float) -> bool:
         """Whether it should have been heard of."""
-        return self.heardAt is not None and now - self.heardAt > SILENCE
+        return self.session.isSilent or (self.heardAt is not None and now - self.heardAt > SILENCE)
 
     @property
     def uid(self) -> str:

@@ -7,7 +7,6 @@ datagrams of one wake-up have been taken.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from os import urandom
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import Code, LimitReached, SessionLost
-from ..interfaces import Address, ISession, IStream, SessionStatistics
+from ..interfaces import Address, ISession, IStream, SessionStatistics, plainAddress
 from .engine import Engine
 from .stream import Stream
 from .streams import StreamState
@@ -31,9 +30,10 @@ MAX_WAITING = 1000
 MAX_UNACCEPTED = 100
 #: Bytes of a CONNECTION_CLOSE reason that we send.
 MAX_REASON = 500
-
 #: PING is sent when nothing was heard for this share of the idle time-out, or for the keep-alive time of the settings.
 KEEP_ALIVE_SHARE = 1 / 3
+#: Probe time-outs in a row, and seconds, after which a peer that owes an answer counts as silent.
+SILENT_TIMEOUTS, SILENT_SECONDS = 2, 1.0
 
 #: Seconds by which a call may come early: less than this remains by rounding, and is no reason for another call.
 CLOCK_ERROR = 0.001
@@ -123,6 +123,12 @@ class Session:
     def peerAddress(self) -> Address:
         """See `ISession`."""
         return plainAddress(self._engine.get_peer_address() or ("::", 0))
+
+    @property
+    def isSilent(self) -> bool:
+        """See `ISession`: probes go unanswered, and nothing else has come for `SILENT_SECONDS`."""
+        isLate = self._clock.seconds() > self._lastHeard + SILENT_SECONDS
+        return isLate and self._engine.recovery.timeouts >= SILENT_TIMEOUTS
 
     def openStream(self) -> "Deferred[IStream]":
         """See `ISession`."""
@@ -391,10 +397,3 @@ class Session:
         for each in closed:
             assert self._error is not None
             each.callback(self._error)
-
-
-def plainAddress(address: Any) -> Address:
-    """A socket address as host and port; an IPv4 address on a dual-stack socket reads as what it is."""
-    parsed = ip_address(address[0].partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed), address[1]

@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from ..interfaces import Address, ITcpProtocol
+from ..interfaces import Address, ITcpProtocol, plainAddress
 from .poll import QUIET, READABLE, IPoll, ISocketEvents
-from .transport import TcpTransport, plainAddress
+from .transport import TcpTransport
 
 #: Connections that the kernel may keep waiting for `accept`, for each port; it cuts this at net.core.somaxconn.
 BACKLOG = 1024

@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import IProducer, IPushProducer, ITransport
@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..interfaces import Address, ITcp, ITcpProtocol, Piece
+from ..interfaces import Address, ITcp, ITcpProtocol, Piece, plainAddress
 from .poll import BROKEN, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
 
 #: Bytes read at a time, as long as there are as many: four flights of the QUIC carrier.
@@ -270,9 +270,3 @@ def _after(sent: int, pieces: Sequence[Piece]) -> list[Piece]:
             return [memoryview(piece)[sent:], *pieces[number + 1 :]]
         sent -= len(piece)
     raise AssertionError("the kernel took more than there is")
-
-
-def plainAddress(place: Any) -> Address:  # Any: a socket's address, of two parts or of four
-    """An address as `interfaces` wants it: IPv4 on a dual-stack socket is IPv4."""
-    host, port = place[:2]
-    return host.removeprefix("::ffff:") if "." in host else host, port

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socketwarp.errors import PortUnavailable, StoreUnavailable, VerifierFault
-from socketwarp.interfaces import Identity, IVerifier
+from socketwarp.interfaces import Identity, IVerifier, plainAddress
 from socketwarp.listener.connectors import Connectors
 from socketwarp.listener.entries import Lobby
 from socketwarp.listener.events import Events
@@ -22,7 +22,6 @@ from socketwarp.listener.store import IPortStore, Kept
 from socketwarp.listener.visitors import Limits
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.tcp.port import Accept
-from socketwarp.tcp.transport import plainAddress
 from socketwarp.wire.preamble import HEADER_SIZE, Preamble, parsePreamble29
 from tests.fake_tcp import FakeReactor, FakeSocket, connect
 from tests.fakes import FakeSession, FakeStream, leafCertificate, sessionPair, settle

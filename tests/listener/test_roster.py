@@ -130,6 +130,14 @@ class RosterTests(SynchronousTestCase):
         chosen = [self.roster.choose("uid-1", now) for now in (SILENCE, SILENCE + 1, SILENCE + 6)]
         self.assertEqual([first, second, first], chosen)
 
+    def test_whoOwesAnAnswerGetsNoneWhileOthersAreThere(self) -> None:
+        first, second = connector(instance="a"), connector(instance="b", visitors=100)
+        self.joined(first, second, isShared=True)
+        first.session.isSilent = True
+        self.assertIs(second, self.roster.choose("uid-1", 0.0))
+        first.session.isSilent = False
+        self.assertIs(first, self.roster.choose("uid-1", 0.0))
+
     def test_whoLeavesGetsNoVisitors(self) -> None:
         first, second = connector(instance="a"), connector(instance="b")
         self.joined(first, second, isShared=True)
