@@ -4,6 +4,7 @@
 
 import random
 
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.tls import Epoch
 from twisted.trial.unittest import SynchronousTestCase
@@ -214,13 +215,26 @@ class KeyUpdateTests(EngineCase):
     def test_keysAreUpdatedBeforeTheyAreWornOut(self) -> None:
         """RFC 9001 §6.6; the limit is made small here."""
         self.patch(engine, "KEY_UPDATE_PACKETS", 100)
-        pump = pair("client", path=Path(mtu=1200))
-        keys, updates = pump.client._cryptos[Epoch.ONE_RTT], []
-        update = keys._update_key
-        keys._update_key = lambda trigger: (updates.append(trigger), update(trigger))  # type: ignore[method-assign,assignment,func-returns-value]  # a spy
-        self.exchange(pump, 500_000)
-        self.assertGreaterEqual(len(updates), 3)
-        self.assertEqual({"local_update"}, set(updates))
+        for ours in ("client", "server"):
+            pump = pair(ours, path=Path(mtu=1200))
+            keys = (pump.client if ours == "client" else pump.server)._cryptos[Epoch.ONE_RTT]
+            updates = spied(keys)
+            self.exchange(pump, 500_000)
+            self.assertGreaterEqual(len(updates), 3, ours)
+            self.assertEqual({"local_update"}, set(updates), ours)
+
+
+def spied(keys: CryptoPair) -> list[str]:
+    """What makes these keys change, from now on."""
+    updates: list[str] = []
+    update = keys._update_key
+
+    def updated(trigger: str) -> None:
+        updates.append(trigger)
+        update(trigger)
+
+    keys._update_key = updated  # type: ignore[method-assign]  # a spy
+    return updates
 
 
 class MigrationTests(EngineCase):
