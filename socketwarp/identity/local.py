@@ -2,7 +2,8 @@
 The verifier without a server: TLS has checked the chain, the certificate names the uid, a file may allow or deny.
 
 The access file has one rule a line: ``allow UID`` or ``deny UID``, with ``sha256:FINGERPRINT`` in the uid's place if
-need be; ``#`` begins a comment. A deny always counts; with any allow, what no allow names is refused.
+need be; ``#`` at a line's begin or after a blank begins a comment. A deny always counts; with any allow, what no allow
+names is refused.
 """
 
 import re
@@ -24,6 +25,7 @@ from .watch import POLL_SECONDS, FileWatch
 #: Rules of an access file.
 MAX_RULES = 100_000
 
+_COMMENT = re.compile(r"(^|\s)#.*")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,13 +57,15 @@ def readAccessRules(file: SettingFile) -> AccessRules:
     """
     found: dict[str, set[str]] = {"allow": set(), "deny": set()}
     for number, line in enumerate(_lines(file), start=1):
-        rule = line.partition("#")[0].strip()
+        rule = _COMMENT.sub("", line).strip()
         if not rule:
             continue
         verb, _, name = rule.partition(" ")
         if verb not in found or not name:
             file.fail(f"line {number} ({line!r}): must be allow or deny, a blank, and a uid or sha256:FINGERPRINT")
         found[verb].add(_normalized(file, number, name.strip()))
+    if not any(found.values()):
+        file.fail("no rule in it, so everybody would be allowed; allow or deny somebody, or name no access file")
     return AccessRules(frozenset(found["allow"]), frozenset(found["deny"]))
 
 

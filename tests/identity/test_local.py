@@ -123,8 +123,13 @@ class Access(LocalTestCase):
         self.file("dany swc-2")
         self.assertIn("denied", self.refusal(verifier, self.peer))
 
-    def test_a_file_without_rules_allows_everybody(self) -> None:
-        self.assertEqual(readAccessRules(self.file("# nobody yet\n")), AccessRules())
+    def test_a_file_without_rules_is_a_mistake(self) -> None:
+        error = str(self.assertRaises(ConfigurationError, readAccessRules, self.file("# nobody yet\n")))
+        self.assertIn("no rule in it", error)
+
+    def test_a_number_sign_within_a_uid_is_part_of_it(self) -> None:
+        rules = readAccessRules(self.file("#a\ndeny a#b\nallow c #d\n  # e\n"))
+        self.assertEqual(rules, AccessRules(frozenset({"c"}), frozenset({"a#b"})))
 
     def test_a_wrong_line_is_named(self) -> None:
         for text in ("allow a\nswc-1", "allow a\nallow", "allow a\npermit swc-1", "allow a\ndeny sha256:12"):
