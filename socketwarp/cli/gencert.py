@@ -10,8 +10,10 @@ import click
 from ..identity.authority import (
     AUTHORITY_DAYS,
     LEAF_DAYS,
+    MAX_COMMON_NAME,
     KeyType,
     Made,
+    isHostName,
     loadAuthority,
     makeAuthority,
     makeLeaf,
@@ -83,12 +85,17 @@ def gencert(
         raise click.UsageError("say what to make: ca, listener, connector, or --serverCert and --serverKey; see --help")
     if cn is None and clientCert is not None:
         raise click.UsageError("--clientCert needs --cn: the connector's uid")
-    checkFree([path for _, *paths in pairs for path in paths], force)
+    paths = [path for _, *pair in pairs for path in pair]
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise click.UsageError("each certificate and each key needs a file of its own")
+    checkFree(paths, force)
     names = list(dict.fromkeys([*hosts, *ownHosts()]))
-    written = [
-        _write(makeSelfSigned(role, cn or socket.gethostname(), names, keyType, days), certPath, keyPath, force)
-        for role, certPath, keyPath in pairs
-    ]
+    written = []
+    for role, certPath, keyPath in pairs:
+        # A listener is looked for by its name in the alternative names alone.
+        given = [cn] if role == "server" and cn is not None and isHostName(cn) else []
+        made = makeSelfSigned(role, cn or socket.gethostname(), list(dict.fromkeys([*given, *names])), keyType, days)
+        written.append(_write(made, certPath, keyPath, force))
     _tell(written, asJson)
 
 
@@ -123,7 +130,7 @@ def ca(name: str, days: int, keyType: KeyType, out: str, force: bool, asJson: bo
 @asJson
 def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, force: bool, asJson: bool) -> None:
     """Make a listener's server.crt and server.key, signed by the directory's ca.crt and ca.key."""
-    _tell([_issue(out, "server", "server", hosts[0], hosts, keyType, days, force)], asJson)
+    _tell([_issue(out, "server", "server", _commonName(hosts), hosts, keyType, days, force)], asJson)
 
 
 @gencert.command()
@@ -136,6 +143,11 @@ def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, forc
 def connector(cn: str, days: int, keyType: KeyType, out: str, force: bool, asJson: bool) -> None:
     """Make a connector's client.crt and client.key, signed by the directory's ca.crt and ca.key."""
     _tell([_issue(out, "client", "client", cn, (), keyType, days, force)], asJson)
+
+
+def _commonName(hosts: Sequence[str]) -> str:
+    """The first name that fits; nobody looks for it there."""
+    return next((each for each in hosts if len(each) <= MAX_COMMON_NAME), "listener")
 
 
 def _issue(

@@ -201,6 +201,15 @@ def _alternativeName(host: str) -> x509.GeneralName:
     return x509.DNSName(hostName(host))
 
 
+def isHostName(text: str) -> bool:
+    """Whether `text` is a host name that can stand in a certificate."""
+    try:
+        hostName(text)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def hostName(host: str) -> str:
     """
     A host name as certificates have it: in ASCII, with other letters as IDNA writes them.

@@ -58,6 +58,16 @@ class PrivateAuthority(GencertTestCase):
         self.make("ca", "--force")
         self.assertNotEqual(os.stat(self.at("ca.key")).st_ino, before)
 
+    def test_a_long_host_name_is_no_common_name(self) -> None:
+        self.make("ca")
+        long = f"{'a' * 60}.example"
+        told = self.make("listener", "--host", long)
+        self.assertIn("CN=listener", told.output)
+        self.load("server")
+        self.assertIn(
+            "CN=web.example", self.make("listener", "--host", long, "--host", "web.example", "--force").output
+        )
+
     def test_without_an_authority_the_error_names_the_missing_file(self) -> None:
         self.assertIn("ca.crt", self.make("connector", "--cn", "swc-1", status=78).output)
 
@@ -76,6 +86,17 @@ class OneStep(GencertTestCase):
         listener.checkPeer(connector.chain, "client", None)
         for name in ("web.example", "localhost", "127.0.0.1"):
             connector.checkPeer(listener.chain, "server", name)
+
+    def test_the_listeners_common_name_is_one_of_its_names(self) -> None:
+        for cn, expected in (("far.example", True), ("The listener", False)):
+            options = ("--serverCert", self.at("s.crt"), "--serverKey", self.at("s.key"), "--key-type", "ec", "--force")
+            (made,) = json.loads(self.run_(*options, "--cn", cn, "--json").stdout)
+            self.assertEqual(expected, f"DNS:{cn}" in made["names"])
+
+    def test_each_file_needs_a_place_of_its_own(self) -> None:
+        result = self.run_("--serverCert", self.at("a"), "--serverKey", self.at("./a"), status=2)
+        self.assertIn("a file of its own", result.output)
+        self.assertFalse(os.path.exists(self.at("a")))
 
     def test_half_a_pair_is_a_usage_error(self) -> None:
         self.assertIn("go together", self.run_("--serverCert", self.at("a"), status=2).output)
