@@ -6,6 +6,7 @@ from typing import Literal
 
 import attrs
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -17,6 +18,9 @@ from ..interfaces import ICredentials, Role
 from .chains import Trust, issuedBy
 from .describe import extendedKeyUsage, nameText, subjectOf
 from .pem import FilePath, SettingFile, readCertificates, readPrivateKey, readRevocationLists
+
+# What aioquic signs handshakes with.
+_CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 _log = Logger(namespace="socketwarp.identity")
 
@@ -92,6 +96,8 @@ def loadCredentials(
     names = _SETTINGS[role]
     certFile, keyFile = SettingFile(names["cert"], certPath), SettingFile(names["key"], keyPath)
     key = readPrivateKey(keyFile)
+    if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, _CURVES):
+        keyFile.fail(f"QUIC can't sign with its curve {key.curve.name}; use P-256, P-384, RSA or Ed25519")
     chain = _arranged(readCertificates(certFile), key, certFile, keyFile)
     roots = readCertificates(SettingFile(names["ca"], caPath))
     crls = [crl for path in crlPaths for crl in readRevocationLists(SettingFile(names["crl"], path))]

@@ -13,6 +13,7 @@ from typing import Literal
 import attrs
 import service_identity
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -57,7 +58,7 @@ _NO_CHECK_TIME = 0x200000
 
 _EKU = {"client": ExtendedKeyUsageOID.CLIENT_AUTH, "server": ExtendedKeyUsageOID.SERVER_AUTH}
 _WEAK_HASHES = (hashes.MD5, hashes.SHA1)
-_MALFORMED = (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion, crypto.Error)
+_MALFORMED = (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion, UnsupportedAlgorithm, crypto.Error)
 
 _log = Logger(namespace="socketwarp.identity")
 

@@ -172,12 +172,15 @@ def webAgent(
 
     :param ca: roots that a https server must have; `None`: the system's.
     :param cert: our client certificate (leaf, then intermediates), with its `key`.
-    :raises ConfigurationError: a file can't be used, or only one of `cert` and `key` is given.
+    :raises ConfigurationError: a file can't be used, only one of `cert` and `key` is given, or they are no pair.
     """
     own: dict[str, object] = {}
     if cert is not None and key is not None:
-        leaf, *rest = (crypto.X509.from_cryptography(each) for each in readCertificates(cert))
-        own = {"certificate": leaf, "privateKey": crypto.PKey.from_cryptography_key(readPrivateKey(key))}
+        chain, privateKey = readCertificates(cert), readPrivateKey(key)
+        if chain[0].public_key() != privateKey.public_key():
+            key.fail(f"isn't the key of the first certificate in {cert}; use the key that it was made for")
+        leaf, *rest = (crypto.X509.from_cryptography(each) for each in chain)
+        own = {"certificate": leaf, "privateKey": crypto.PKey.from_cryptography_key(privateKey)}
         own |= {"extraCertChain": rest} if rest else {}
     elif cert is not None or key is not None:
         raise ConfigurationError(f"{cert or key}: a client certificate and its key go together; give the other one too")

@@ -187,6 +187,13 @@ class BadFiles(FilesTestCase):
         self.write("end.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         self.refusal("SWL_KEY_PATH", "block 1 (PRIVATE KEY)", "can't use")
 
+    def test_a_curve_that_quic_cant_sign_with(self) -> None:
+        self.authority.issue(key=ec.generate_private_key(ec.SECP384R1())).write(self.directory)
+        self.load()
+        for curve in (ec.SECP521R1(), ec.SECP256K1()):
+            self.authority.issue(key=ec.generate_private_key(curve)).write(self.directory)
+            self.refusal("SWL_KEY_PATH", curve.name, "P-256")
+
     def test_a_damaged_key(self) -> None:
         self.write("end.key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
         self.refusal("SWL_KEY_PATH", "block 1 (PRIVATE KEY)", "damaged")

@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 from socketwarp.errors import ConfigurationError
 from socketwarp.identity.http import Answer, _Policy, explain, fetch, webAgent
 from socketwarp.identity.pem import PrivateKey, SettingFile
-from tests.certs import Authority, Issued
+from tests.certs import Authority, Issued, keyPem, newKey, writeFile
 
 
 class _Echo(Resource):
@@ -148,6 +148,11 @@ class Tls(SynchronousTestCase):
         policy = self.policy(self.ca, SettingFile("CERT", middle.cert), SettingFile("KEY", middle.key))
         self.assertEqual(len(cast("list[object]", policy.own["extraCertChain"])), 1)
         self.assertEqual(self.spoken(policy, self.authority.server()), b"hello")
+
+    def test_the_key_of_another_certificate_is_named(self) -> None:
+        other = SettingFile("KEY", writeFile(self.directory, "other.key", keyPem(newKey())))
+        error = self.assertRaises(ConfigurationError, webAgent, MemoryReactorClock(), self.ca, self.cert, other)
+        self.assertIn("KEY", str(error))
 
     def test_a_certificate_without_its_key_is_a_mistake_in_the_settings(self) -> None:
         error = self.assertRaises(ConfigurationError, webAgent, MemoryReactorClock(), self.ca, self.cert)
