@@ -31,8 +31,10 @@ class RestartTests(TunnelCase):
         self.assertEqual("reset", readToEnd(visitor))
 
     def test_afterAnEndWithoutWarningTheListenersPortsAreOpenAndTheConnectorIsBack(self) -> None:
+        """With the default keep-alive; a stateless reset (RFC 9000 §10.3) tells the connector, not the idle time-out."""
         self.listener.end(SIGKILL)
         self.startListener()
+        self.connector.waitFor("was restarted and doesn't know this session", "next attempt")
         self.listener.waitFor("connector uid-1 connected")
         self.assertEcho(self.server, self.port)
 
