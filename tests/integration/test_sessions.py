@@ -167,18 +167,37 @@ class RenewalTests(SessionCase):
 class ListenersTests(SessionCase):
     """One connector, two listeners."""
 
-    def test_oneListenerIsReplacedWhileTheOtherServes(self) -> None:
-        first, udp = self.listener, self.settings["service_port"]
-        self.environment |= {"SWL_PORT": "0", "APIS_PORT": "0", "SWL_STATE_DIR": "second"}
+    def setUp(self) -> None:
+        super().setUp()
+        self.first, udp = self.listener, self.settings["service_port"]
+        self.environmentOfFirst = self.environment
+        self.environment = {**self.environment, "SWL_PORT": "0", "APIS_PORT": "0", "SWL_STATE_DIR": "second"}
         self.startListener()
         self.assertEnds(self.connector)
         self.settings["server_names"] = [f"localhost:{self.settings['service_port']}"]
         self.settings["service_port"] = udp
         self.startConnector()
-        for listener in (first, self.listener):
+        for listener in (self.first, self.listener):
             listener.waitFor("connector uid-1 connected")
-        second = self.entrance(self.server)
+        self.second = self.entrance(self.server)
+
+    def test_oneListenerIsReplacedWhileTheOtherServes(self) -> None:
         self.assertEcho(self.server, self.port)
-        self.assertEcho(self.server, second)
-        self.assertEnds(first)
-        self.assertEcho(self.server, second)
+        self.assertEcho(self.server, self.second)
+        self.assertEnds(self.first)
+        self.assertEcho(self.server, self.second)
+
+    def test_oneListenerDiesAndIsBackWhileTheOthersVisitorsStay(self) -> None:
+        visitor, target = self.pair(self.server, self.second)
+        lost, _ = self.pair(self.server, self.port)
+        self.first.end(SIGKILL)
+        self.assertEqual("reset", readToEnd(lost))
+        self.assertEcho(self.server, self.second)
+        self.environment = self.environmentOfFirst
+        self.startListener()
+        self.listener.waitFor("connector uid-1 connected")
+        self.assertEcho(self.server, self.port)
+        self.assertEcho(self.server, self.second)
+        for source, sink in ((visitor, target), (target, visitor)):
+            source.sendall(b"still")
+            self.assertEqual(b"still", receive(sink, 5))
