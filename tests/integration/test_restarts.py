@@ -31,7 +31,7 @@ class RestartTests(TunnelCase):
         self.assertEqual("reset", readToEnd(visitor))
 
     def test_afterAnEndWithoutWarningTheListenersPortsAreOpenAndTheConnectorIsBack(self) -> None:
-        """With the default keep-alive; a stateless reset (RFC 9000 §10.3) tells the connector, not the idle time-out."""
+        """With the default keep-alive; a stateless reset (RFC 9000 §10.3) tells the connector, and no time-out."""
         self.listener.end(SIGKILL)
         self.startListener()
         self.connector.waitFor("was restarted and doesn't know this session", "next attempt")
