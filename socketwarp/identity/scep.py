@@ -7,6 +7,7 @@ admits, 401 refuses, and all else is a fault of the server's, which refuses as w
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -50,6 +51,40 @@ _JSON_TYPES = frozenset({"", "application/json", "text/json", "text/plain"})
 _log = Logger(namespace="socketwarp.identity")
 
 
+@attrs.define(eq=False)
+class _Question:
+    """
+    One call and all who wait for its answer. It is given up when all of them have.
+
+    :ivar over: called when nobody can join any more.
+    """
+
+    _over: Callable[[], None]
+    _call: "Deferred[None] | None" = None
+    _waiting: "list[Deferred[Identity | str]]" = attrs.field(factory=list)
+
+    def join(self) -> "Deferred[Identity | str]":
+        waiting: Deferred[Identity | str] = Deferred(self._leave)
+        self._waiting.append(waiting)
+        return waiting
+
+    def ask(self, call: "Deferred[Identity | str]") -> None:
+        self._call = call.addBoth(self._answered)
+
+    def _leave(self, waiting: "Deferred[Identity | str]") -> None:
+        self._waiting.remove(waiting)
+        if not self._waiting:
+            self._over()
+            if self._call is not None:
+                self._call.cancel()
+
+    def _answered(self, answer: Identity | str | Failure) -> None:
+        self._over()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(answer)  # a Failure, too
+
+
 @implementer(IVerifier)
 @attrs.define(eq=False)
 class ScepVerifier:
@@ -73,6 +108,7 @@ class ScepVerifier:
     _maxWaiting: int = MAX_WAITING
     _standing: Standing = standsAnyway
     _calls: DeferredSemaphore = attrs.field(init=False)
+    _asking: "dict[str, _Question]" = attrs.field(init=False, factory=dict)
     _remembered: OrderedDict[str, tuple[float, Identity | str]] = attrs.field(init=False, factory=OrderedDict)
     _running: set[Deferred[Identity]] = attrs.field(init=False, factory=set)
     _stopped: bool = attrs.field(init=False, default=False)
@@ -85,7 +121,7 @@ class ScepVerifier:
         """See `IVerifier.verify`."""
         if self._stopped:
             return fail(VerifierFault("the verifier is stopped"))
-        if len(self._calls.waiting) >= self._maxWaiting:
+        if len(self._running) >= self._maxCalls + self._maxWaiting:
             return fail(VerifierFault(f"{self._maxWaiting} certificates wait for the SCEP server already"))
         question = ensureDeferred(self._verify(leaf))
         self._running.add(question)
@@ -119,11 +155,30 @@ class ScepVerifier:
         fingerprint = fingerprintOf(leaf)
         known = self._recall(fingerprint)
         if known is None:
-            known = await self._calls.run(lambda: ensureDeferred(self._askUntilDecided(leaf)))
-            self._remember(fingerprint, known)
+            known = await self._shared(fingerprint, leaf)
         if isinstance(known, str):
             raise VerifierRefused(known)
         return known
+
+    def _shared(self, fingerprint: str, leaf: x509.Certificate) -> "Deferred[Identity | str]":
+        """Ask, or hear what is answered to whom asked about the same certificate just before."""
+        question = self._asking.get(fingerprint)
+        if question is not None:
+            return question.join()
+
+        def over() -> None:
+            if self._asking.get(fingerprint) is question:
+                del self._asking[fingerprint]
+
+        def decided(known: Identity | str) -> Identity | str:
+            self._remember(fingerprint, known)
+            return known
+
+        question = self._asking[fingerprint] = _Question(over)
+        answer = question.join()
+        call = self._calls.run(lambda: ensureDeferred(self._askUntilDecided(leaf)))
+        question.ask(call.addTimeout(self._deadline, self._clock, self._late).addCallback(decided))
+        return answer
 
     async def _askUntilDecided(self, leaf: x509.Certificate) -> Identity | str:
         for pause in RETRY_PAUSES:

@@ -255,13 +255,39 @@ class Manners(ScepTestCase):
     def test_calls_at_a_time_are_limited_and_so_are_those_that_wait(self) -> None:
         self.agent.held = []
         self.verifier = self.makeVerifier(maxCalls=2, maxWaiting=3)
-        asked = [self.verifier.verify(self.client.cert) for _ in range(5)]
+        asked = [self.verifier.verify(self.server.issue(f"swc-{each}").cert) for each in range(5)]
         self.assertEqual(self.agent.calls, 2)
         error = self.failureResultOf(self.verifier.verify(self.client.cert), VerifierFault).value
         self.assertIn("3 certificates wait", str(error))
         self.clock.advance(5.0)
         for each in asked:
             self.failureResultOf(each, VerifierFault)
+
+    def test_who_asks_about_one_certificate_at_a_time_shares_a_call(self) -> None:
+        self.server.behaviour = Behaviour.SLOW
+        asked = [self.verifier.verify(self.client.cert) for _ in range(500)]
+        self.assertEqual(self.agent.calls, 1)
+        asked.pop(0).addErrback(lambda failure: None)
+        asked[0].cancel()
+        self.failureResultOf(asked.pop(0), VerifierFault)
+        self.clock.advance(5.0)
+        for each in asked:
+            self.failureResultOf(each, VerifierFault)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.server.behaviour = Behaviour.PROPER
+        self.assertAdmitted(self.client, "swc-1")
+        self.assertEqual(self.agent.calls, 2)
+
+    def test_a_shared_call_goes_on_for_the_others_and_ends_with_the_last(self) -> None:
+        self.agent.held = []
+        first, second = self.verifier.verify(self.client.cert), self.verifier.verify(self.client.cert)
+        first.cancel()
+        self.failureResultOf(first, VerifierFault)
+        self.assertFalse(self.agent.held[0].called)
+        second.cancel()
+        self.failureResultOf(second, VerifierFault)
+        self.assertTrue(self.agent.held[0].called)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stopping_gives_every_question_up_and_leaves_no_timer(self) -> None:
         self.server.behaviour = Behaviour.SLOW
