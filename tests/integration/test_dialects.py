@@ -4,13 +4,23 @@ import sys
 from collections.abc import Sequence
 
 from . import test_tunnel
-from .processes import TWISTD, Process, TunnelCase
+from .processes import TWISTD, Process, TunnelCase, receive
 
 #: Runs a plugin as twistd does, after the line that takes our own dialect away from it.
 OLD = """
 import sys
 import socketwarp.listener.service, socketwarp.connector.service
 socketwarp.listener.service.DIALECTS = socketwarp.connector.service.PROTOCOLS = ["hq-29"]
+from twisted.scripts.twistd import run
+sys.argv = ["twistd", "-n", *sys.argv[1:]]
+run()
+"""
+
+#: Runs a listener with which a fight's winner keeps the uid for as long as it may from the first time on.
+HOLDING = """
+import sys
+import socketwarp.listener.roster as roster
+roster.FIRST_HOLD = roster.LONGEST_HOLD
 from twisted.scripts.twistd import run
 sys.argv = ["twistd", "-n", *sys.argv[1:]]
 run()
@@ -52,3 +62,30 @@ class OldConnectorTests(OldEnd):
         server = self.listen()
         self.assertEcho(server, self.entrance(server))
         self.assertEnds(self.connector, self.listener)
+
+
+class OldCopiesTests(OldEnd):
+    """Two that run with one certificate, and can't say that they take the uid from nobody."""
+
+    old = "swconnector"
+
+    def start(self, plugin: str, *flags: str, runner: Sequence[str] = TWISTD) -> Process:
+        """Start an end; the listener ends a fight for long."""
+        return super().start(plugin, *flags, runner=(sys.executable, "-c", HOLDING) if plugin != self.old else runner)
+
+    def test_theirFightIsReportedAndOneOfThemServes(self) -> None:
+        self.environment["SWC_BACKOFF_CAP_SECONDS"] = "0.2"
+        self.startBoth()
+        copies = [self.connector, self.startConnector()]
+        self.listener.waitFor("refused", "two connectors fight for it", "end one of them")
+        server = self.listen()
+        port = self.entrance(server)
+        visitor, target = self.pair(server, port)
+        self.listener.waitFor("refused", "two connectors fight for it")
+        visitor.sendall(b"still")
+        self.assertEqual(b"still", receive(target, 5))
+        visitor.close()
+        target.close()
+        self.assertEnds(copies.pop())
+        self.assertEcho(server, port)
+        self.assertEnds(*copies, self.listener)
