@@ -67,6 +67,7 @@ class TakeoverTests(SessionCase):
         older.waitFor("another connector with our uid took over", "next attempt in 1.0 s")
         # When it asks again, the newer one is still there, and stays.
         older.waitFor("another connector that took over the uid uid-1 is still here", "next attempt")
+        self.listener.waitFor("refused", "another connector that took over the uid uid-1 is still here")
         self.assertEcho(self.server, self.port)
         self.assertEnds(self.connector)
         older.waitFor("connected to")
