@@ -105,5 +105,5 @@ class LocalTests(WithdrawalCase):
         self.startTraffic()
         self.file("access", b"deny uid-1\n")
         self.assertIsCutOff("uid-1 is denied by the access file", "the listener's verifier refuses our certificate")
-        self.file("access", b"# everybody\n")
+        self.file("access", b"deny uid-2\n")
         self.listener.waitFor("connector uid-1 connected")
