@@ -2,10 +2,12 @@
 Who serves which uid: the decisions of `connectors`, without its input and output.
 
 Of two connectors with one uid the newcomer wins, unless the uid is shared. A newcomer with the same instance id is the
-same connector with a new session. Two that take a uid from each other again and again are slowed down: after each
-takeover the winner may keep the uid for a while, longer each time.
+same connector with a new session. Two that take a uid from each other again and again are slowed down: when one comes
+back that was superseded, and does so often, the winner may keep the uid for a while, longer each time. One that nobody
+has seen before isn't held up: it is a connector that was restarted, however often.
 """
 
+from collections import deque
 from collections.abc import Iterator
 
 import attrs
@@ -19,8 +21,10 @@ SESSION_LIMIT = 10_000
 SHARED_LIMIT = 64
 #: Sessions of one uid that may finish their streams beside those that serve; the oldest give way. Each is a renewal.
 LEAVING_LIMIT = 8
-#: Takeovers in a row that nobody is slowed down for: somebody moves a connector, or restarts it.
+#: Takeovers in a row, by connectors that were superseded before, that nobody is slowed down for: somebody moves them.
 FREE_TAKEOVERS = 5
+#: Instances, of those that were superseded, that are remembered of a uid: more than would fight for it.
+REMEMBERED = 16
 #: Seconds without a ping after which visitors are rather given to others: two of those after which ours send them.
 SILENCE = 20.0
 #: Seconds that a winner may keep its uid after the first takeover beyond these; doubled with each.
@@ -74,10 +78,16 @@ class Connector:
 
 @attrs.define
 class _Contest:
-    """The takeovers of a uid: how many in a row, and when the last was."""
+    """
+    The takeovers of a uid.
+
+    :ivar count: those in a row by connectors that came back; ``last``: when the last of all was.
+    :ivar superseded: the instances that lost it; `None` is every connector without one (``hq-29``).
+    """
 
     count: int = 0
     last: float = 0.0
+    superseded: deque[str | None] = attrs.field(factory=lambda: deque(maxlen=REMEMBERED))
 
     def hold(self, now: float) -> float:
         """Seconds for which the winner of the last takeover may still keep the uid."""
@@ -148,7 +158,7 @@ class Roster:
         if len(there) - len(same) - len(others) >= SHARED_LIMIT:
             raise LimitReached(f"{SHARED_LIMIT} connectors share the uid {newcomer.uid}, and that is the limit")
         if others:
-            self._takeOver(newcomer, now)
+            self._takeOver(newcomer, others, now)
         for each in (*same, *others):
             self._serving[newcomer.uid].remove(each)
         self._serving.setdefault(newcomer.uid, []).append(newcomer)
@@ -158,19 +168,22 @@ class Roster:
         self._count += 1
         return Verdict(same, others)
 
-    def _takeOver(self, newcomer: Connector, now: float) -> None:
+    def _takeOver(self, newcomer: Connector, others: tuple[Connector, ...], now: float) -> None:
         uid = newcomer.uid
         if newcomer.yields:
             raise UidTaken(f"another connector that took over the uid {uid} is still here", LONGEST_HOLD)
         contest = self._contests.setdefault(uid, _Contest())
-        if hold := contest.hold(now):
+        comesBack = newcomer.instance in contest.superseded
+        hold = contest.hold(now)
+        if hold and comesBack:
             raise UidTaken(
                 f"{contest.count} takeovers of the uid {uid} one after the other: two connectors fight for it; "
                 "end one of them, give it a certificate of its own, or let them share the uid",
                 hold,
             )
-        contest.count += 1
+        contest.count += comesBack
         contest.last = now
+        contest.superseded.extend(each.instance for each in others)
 
     def retire(self, connector: Connector) -> None:
         """It gets no more visitors."""

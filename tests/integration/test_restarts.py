@@ -54,6 +54,14 @@ class RestartTests(TunnelCase):
         self.assertEqual("reset", readToEnd(visitor))
         self.assertEcho(self.server, self.port)
 
+    def test_aConnectorThatCrashesAgainAndAgainIsBackEachTime(self) -> None:
+        for _ in range(8):
+            self.connector.end(SIGKILL)
+            self.startConnector()
+            self.listener.waitFor("connector uid-1 connected")
+            self.assertEcho(self.server, self.port)
+            self.assertFalse([line for line in self.connector.lines if "next attempt" in line])
+
 
 class OrderTests(TunnelCase):
     """Who comes first."""

@@ -254,7 +254,7 @@ class SuccessionTests(SynchronousTestCase):
         self.assertIs(self.older, self.current())
 
     def test_twoThatFightForAUidAreSlowedDownAndNamed(self) -> None:
-        for number in range(FREE_TAKEOVERS + 1):
+        for number in range(FREE_TAKEOVERS + 2):
             _, talker = self.rig.welcomed(f"newcomer-{number}", "ab"[number % 2 - 1])
         [refused] = talker.heard(Refused)
         self.assertEqual(("superseded", 1.0), (refused.reason, refused.retryAfter))

@@ -160,7 +160,7 @@ class FlappingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.roster = Roster()
         self.now = 0.0
-        for _ in range(FREE_TAKEOVERS + 1):
+        for _ in range(FREE_TAKEOVERS + 2):  # the first one takes over from nobody, the second was never superseded
             self.join()
 
     def join(self) -> None:
@@ -202,6 +202,23 @@ class FlappingTests(SynchronousTestCase):
         for each in tuple(self.roster):
             self.roster.leave(each)
         self.join()
+
+    def test_whoWasNeverSupersededIsARestartAndNobodysOpponent(self) -> None:
+        """However often, and although others have fought."""
+        for number in range(100):
+            newcomer = connector(instance=str(number))
+            self.roster.join(newcomer, False, self.now)
+            self.assertIs(newcomer, self.roster.choose("uid-1", 0.0))
+
+    def test_whoComesBackIsSlowedDownAndNobodyElse(self) -> None:
+        roster = Roster()
+        for instance in ("a", "b", *"ababa"):
+            roster.join(connector(instance=instance), False, 0.0)
+        error = self.assertRaises(UidTaken, roster.join, connector(instance="b"), False, 0.0)
+        self.assertIn("5 takeovers", str(error))
+        roster.join(connector(instance="c"), False, 0.0)
+        self.assertRaises(UidTaken, roster.join, connector(instance="b"), False, 0.5)
+        roster.join(connector(instance="b"), False, 1.0)
 
     def test_renewalsAreNoTakeovers(self) -> None:
         roster = Roster()
