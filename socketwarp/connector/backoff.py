@@ -1,6 +1,7 @@
 """How long to wait between attempts."""
 
 from collections.abc import Callable
+from math import inf
 
 import attrs
 
@@ -24,11 +25,16 @@ class Backoff:
     random: Callable[[], float]
     _failures: int = attrs.field(default=0, init=False)
 
-    def next(self) -> float:
-        """The pause after one more failure, seconds."""
+    def next(self, most: float = inf) -> float:
+        """
+        The pause after one more failure, seconds.
+
+        :param most: the longest that it may be; those that follow don't grow beyond it on this failure's account.
+        """
         longest = min(self.cap, self.base * (1 << self._failures))
-        self._failures = min(self._failures + 1, _MOST_FAILURES)
-        return self.random() * longest
+        if longest < most:
+            self._failures = min(self._failures + 1, _MOST_FAILURES)
+        return self.random() * min(longest, most)
 
     def longest(self) -> float:
         """The longest pause, without jitter, seconds: for one who is not to come back soon."""

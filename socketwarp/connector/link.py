@@ -5,6 +5,7 @@ Stay connected to one listener, forever.
 """
 
 from collections.abc import Callable
+from math import inf
 
 import attrs
 from twisted.application.service import Service
@@ -23,6 +24,10 @@ from .refusals import explain
 
 #: Sessions that may finish their streams beside the current one; the oldest gives way. Each comes of a renewal.
 RETIRED_LIMIT = 8
+#: Seconds that pauses don't grow beyond while the listener restarts, and that jitter adds to a time it has named.
+SHORT_PAUSE = 2.0
+#: Seconds that a listener may take to be back once its drain is over.
+RESTART_SECONDS = 30.0
 
 #: Makes one attempt to get a session, and to be admitted; the argument says that the uid is taken from nobody. Its
 #: Deferred can be cancelled.
@@ -42,6 +47,7 @@ class _Hands:
     current: Conversation | None = attrs.field(default=None, init=False)
     isExiled: bool = attrs.field(default=False, init=False)
     _connectedAt: float = attrs.field(default=0.0, init=False)
+    _expectedUntil: float = attrs.field(default=0.0, init=False)  # the listener stops, and is about to come back
     _retired: list[Conversation] = attrs.field(factory=list, init=False)
     _attempting: Deferred[None] | None = attrs.field(default=None, init=False)
     _call: IDelayedCall | None = attrs.field(default=None, init=False)
@@ -114,6 +120,10 @@ class _Hands:
             self.log.warn("{listener}: no answer; trying another session", listener=self.name)
             machine.renew()
 
+    def _expect(self, seconds: float) -> None:
+        """The listener has said that it stops, and that it may take so long."""
+        self._expectedUntil = max(self._expectedUntil, self.clock.seconds() + seconds + RESTART_SECONDS)
+
     def _lost(self, error: SessionLost, machine: Machine, conversation: Conversation) -> None:
         if conversation is self.current:
             self._forget()
@@ -137,6 +147,8 @@ class _Hands:
         if goaway.reason == UidTaken.code:
             conversation.session.close(Code.SUPERSEDED, goaway.text)
             return SessionLost(goaway.text, Code.SUPERSEDED, True)
+        if goaway.reason == "shutdown":
+            self._expect(goaway.seconds)
         return SessionLost(f"{goaway.text or goaway.reason} (goaway)", fromPeer=True)
 
     def _retire(self, conversation: Conversation) -> None:
@@ -183,17 +195,27 @@ class _Hands:
         if self._isStale or self._isHurried:
             self.backoff.reset()
             return 0.0
-        if _isSuperseded(error):
-            self._yields = self.isExiled = True
-            return self.backoff.longest()  # two that fight for one uid would leave neither in peace
         match error:
+            case SessionLost(errorCode=Code.SUPERSEDED, fromPeer=True):
+                return self._exile()
+            case SessionRefused(reason=UidTaken.code) if self._yields:
+                return self._exile()
+            case SessionRefused(reason=UidTaken.code, retryAfter=float() as seconds):
+                return seconds + self.backoff.next(SHORT_PAUSE)
+            case SessionLost(errorCode=Code.SHUTDOWN, fromPeer=True):
+                self._expect(0.0)
             case SessionRefused(retryAfter=None):
                 # Never with this certificate, says the listener; but administrators change their minds.
                 self.isExiled = True
                 return self.backoff.longest()
             case SessionRefused(retryAfter=float() as seconds):
                 return seconds + self.backoff.next()
-        return self.backoff.next()
+        return self.backoff.next(SHORT_PAUSE if self.clock.seconds() < self._expectedUntil else inf)
+
+    def _exile(self) -> float:
+        """Another one has our uid: two that fight for it would leave neither in peace."""
+        self._yields = self.isExiled = True
+        return self.backoff.longest()
 
     # -- the end
 
@@ -237,12 +259,6 @@ class _Hands:
             if self._attempting is None and not any(each.canTalk or not talking for each in left):
                 self._waiters.remove((waiter, talking))
                 waiter.callback(None)
-
-
-def _isSuperseded(error: BaseException) -> bool:
-    if isinstance(error, SessionRefused):
-        return error.reason == UidTaken.code
-    return isinstance(error, SessionLost) and error.fromPeer and error.errorCode == Code.SUPERSEDED
 
 
 def _close(conversation: Conversation) -> None:

@@ -26,6 +26,13 @@ class BackoffTests(SynchronousTestCase):
         backoff.reset()
         self.assertEqual(backoff.next(), 1.0)
 
+    def test_aPauseWithALimitDoesNotMakeThoseAfterItLonger(self) -> None:
+        """Than twice the limit, that is; and one that was long already is still long afterwards."""
+        backoff = Backoff(1.0, 60.0, lambda: 1.0)
+        self.assertEqual([backoff.next(2.0) for _ in range(5)], [1, 2, 2, 2, 2])
+        self.assertEqual([backoff.next() for _ in range(4)], [2, 4, 8, 16])
+        self.assertEqual([backoff.next(2.0), backoff.next()], [2, 32])
+
     def test_theLongestHasNoJitter(self) -> None:
         """One who was superseded stays away for all of it, and longer pauses follow."""
         backoff = Backoff(1.0, 60.0, lambda: 0.5)

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from socketwarp.connector.backoff import Backoff
 from socketwarp.connector.conversation import PING_SECONDS, PONG_SECONDS, Conversation
-from socketwarp.connector.link import RETIRED_LIMIT, Link
+from socketwarp.connector.link import RETIRED_LIMIT, SHORT_PAUSE, Link
 from socketwarp.errors import Code, SessionLost, SessionRefused
 from socketwarp.wire.messages import PING, Goaway, Hello, Welcome
 from tests.fakes import FakeSession, sessionPair, settle
@@ -350,15 +350,56 @@ class GoawayTests(SynchronousTestCase):
         self.net.clock.advance(30)
         self.assertEqual([False, True, False], self.net.yielding)
 
-    def test_whoIsRefusedBecauseOfAnotherStaysAwayToo(self) -> None:
-        """As long, and again."""
-        self.net.loses()
-        self.net.clock.advance(0.5)
-        self.net.fails(SessionRefused("taken", "superseded", 60.0))
+    def test_whoYieldsAndIsRefusedBecauseOfAnotherStaysAwayAgain(self) -> None:
+        """As long, whatever the network does."""
+        self.net.goesAway("superseded", 0)
+        self.net.clock.advance(60)
+        self.net.fails(SessionRefused("taken", "superseded", 5.0))
+        self.net.link.wake()
         self.net.clock.advance(59.9)
         self.assertIsNone(self.net.underWay)
         self.net.clock.advance(0.1)
-        self.assertEqual([False, False, True], self.net.yielding)
+        self.assertEqual([False, True, True], self.net.yielding)
+
+    def test_whoWasNotSupersededAsksForItsUidWhenTheHoldIsOver(self) -> None:
+        """Then, and a little jitter later, however often; it yields to nobody, and the network may hurry it."""
+        self.net.loses()
+        self.net.clock.advance(0.5)
+        for seconds in (1.0, 1.0, 8.0, 60.0):
+            self.net.fails(SessionRefused("taken", "superseded", seconds))
+            self.net.clock.advance(seconds)
+            self.assertIsNone(self.net.underWay)
+            self.net.clock.advance(SHORT_PAUSE / 2)
+            self.assertIsNotNone(self.net.underWay)
+        self.net.fails(SessionRefused("taken", "superseded", 60.0))
+        self.net.link.wake()
+        self.assertIsNotNone(self.net.underWay)
+        self.assertEqual({False}, set(self.net.yielding))
+
+    def pauses(self, count: int) -> list[float]:
+        """Those before the next attempts, each of which fails."""
+        pauses = []
+        for _ in range(count):
+            [call] = self.net.clock.getDelayedCalls()
+            pauses.append(call.getTime() - self.net.clock.seconds())
+            self.net.clock.advance(pauses[-1])
+            self.net.fails()
+        return pauses
+
+    def test_pausesStayShortWhileTheListenerRestarts(self) -> None:
+        """Until the drain and the restart are over; then they grow as ever."""
+        self.net.goesAway("shutdown", 30.0)
+        self.net.loses(Code.SHUTDOWN, "the listener stops")
+        self.assertEqual([0.5] + [1.0] * 60, self.pauses(61))
+        self.assertEqual([1.0, 2.0, 4.0], self.pauses(3))
+
+    def test_aSessionThatIsClosedBecauseTheListenerStopsIsARestart(self) -> None:
+        """Without goaway, as hq-29 does; and so is an attempt that ends so."""
+        self.net.loses(Code.SHUTDOWN, "the listener stops")
+        self.assertEqual([0.5] + [1.0] * 20, self.pauses(21))
+        self.net.clock.advance(1.0)
+        self.net.fails(SessionLost("the listener stops", Code.SHUTDOWN, True))
+        self.assertEqual([1.0] * 30, self.pauses(30))
 
     def test_aRefusalSaysWhenToAskAgain(self) -> None:
         """At the earliest: the jitter comes on top."""
@@ -491,6 +532,7 @@ class AnyOrder(RuleBasedStateMachine):
                 OSError("y"),
                 SessionRefused("z", "verifier-refused", None),
                 SessionRefused("z", "superseded", 60.0),
+                SessionRefused("z", "superseded", 1.0),
                 SessionRefused("z", "limit", 5.0),
             ]
         )
