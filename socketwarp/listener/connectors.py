@@ -8,13 +8,14 @@ with the same uid. Open ports follow at once, because they ask `Connectors` for 
 from collections.abc import Iterator
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..errors import (
     CertificateRejected,
     Code,
+    ConnectorAway,
     ConnectorDenied,
     LimitReached,
     NoSuchSession,
@@ -87,9 +88,13 @@ class Connectors:
         """The verified sessions of this moment."""
         return iter(tuple(self._roster))
 
+    def serving(self, uid: str) -> tuple[Connector, ...]:
+        """The connectors that may get visitors of a uid."""
+        return self._roster.serving(uid)
+
     def current(self, uid: str) -> Connector:
         """
-        The connector that gets the next visitor of a uid.
+        The connector that gets the next visitor of a uid; among several it is another's turn afterwards.
 
         :raises errors.NoSuchSession: when there is none.
         """
@@ -102,10 +107,13 @@ class Connectors:
         """
         Fires with a connector of the uid as soon as there is one; waits without end, so put a time-out on it.
 
-        Fails with `errors.LimitReached` when too many wait already.
+        Fails with `errors.LimitReached` when too many wait already, and with `errors.ConnectorAway` when none will come
+        because the listener stops.
         """
         connector = self._roster.choose(uid, self._clock.seconds())
-        return self._waiting.wait(uid) if connector is None else succeed(connector)
+        if connector is not None:
+            return succeed(connector)
+        return self._waiting.wait(uid) if self._stopping is None else fail(ConnectorAway(self._stopping))
 
     def left(self, connector: Connector) -> None:
         """A visitor has gone that the connector carried (`Connector.visitors`): perhaps the last one of a session."""
@@ -334,11 +342,17 @@ class Connectors:
         )
 
     def drain(self, reason: str, seconds: float) -> None:
-        """Take no more sessions; those that are here get no more visitors, and end when theirs have gone."""
+        """
+        Take no more sessions; those that are here get no more visitors, and end when theirs have gone. Nobody is left
+        to wait for: visitors who do are told so.
+        """
         self._stopping = reason
+        for session in tuple(self._verifying):
+            session.close(Code.SHUTDOWN, reason)
         for connector in self:
             if not connector.isLeaving:
                 self._dismiss(connector, "shutdown", seconds, reason, Code.SHUTDOWN)
+        self._waiting.disappoint(ConnectorAway(reason))
 
     def closeAll(self, reason: str) -> Deferred[None]:
         """End every session, those not verified yet included, and take no more; fires once all are gone."""

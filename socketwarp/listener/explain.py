@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import attrs
 
-from ..errors import NoSuchSession
 from .connectors import Connectors
 from .entries import Entry
 from .policy import Policy
@@ -62,7 +61,7 @@ def _paced(rate: float | None) -> str:
 
 
 def _here(connectors: Connectors, uid: str) -> tuple[bool, str]:
-    try:
-        return True, f"{uid} is here, session {connectors.current(uid).session.sessionId}"
-    except NoSuchSession:
+    here = connectors.serving(uid)
+    if not here:
         return False, f"no connector of {uid} is here; a visitor waits for it a little"
+    return True, f"{uid} is here, session {', '.join(each.session.sessionId for each in here)}"

@@ -203,6 +203,17 @@ class Ports:
         self._lobby.events.emit("port.closed", port=port, uid=uid, ended=ended, reason=reason)
         return ended
 
+    def stopListening(self) -> Deferred[None]:
+        """Stop accepting; fires when all sockets are gone. Visitors stay, and the wishes in the store."""
+        self._stopping = True
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        return ensureDeferred(self._stopListening())
+
+    async def _stopListening(self) -> None:
+        for entry in self.entries():
+            await entry.stopListening()
+
     def stop(self, drain: float) -> Deferred[None]:
         """
         Stop accepting, and let visitors finish. The wishes stay in the store.
@@ -210,16 +221,11 @@ class Ports:
         :param drain: seconds after which visitors who are still here are ended with RST.
         :return: fires when all sockets and visitors are gone.
         """
-        self._stopping = True
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()
-        return ensureDeferred(self._stop(drain))
+        return self.stopListening().addCallback(lambda _: ensureDeferred(self._finish(drain)))
 
-    async def _stop(self, drain: float) -> None:
-        entries = list(self._entries.values())
-        for entry in entries:
-            await entry.stopListening()
-        await gatherResults([entry.finish(drain, PortClosed("the listener stops")) for entry in entries])
+    async def _finish(self, drain: float) -> None:
+        error = PortClosed("the listener stops")
+        await gatherResults([entry.finish(drain, error) for entry in self.entries()])
 
     # -- leases
 

@@ -237,6 +237,7 @@ class ListenerService(Service):
             await maybeDeferred(self._api.stopListening)
             self._apiServer.closeAll()
         drain = self._settings.drainSeconds
+        await self.ports.stopListening()  # first: a visitor who came later would find nobody
         self.connectors.drain("the listener stops", drain)
         await self.ports.stop(drain)
         gone = self.connectors.closeAll("the listener stops")

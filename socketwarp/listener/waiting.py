@@ -5,7 +5,7 @@ from functools import partial
 import attrs
 from twisted.internet.defer import Deferred, fail
 
-from ..errors import LimitReached
+from ..errors import LimitReached, SocketwarpError
 from .roster import Connector
 
 #: Visitors, over all uids, that may wait at a time.
@@ -46,3 +46,10 @@ class WaitingRoom:
         self._count -= len(waiting)
         for d in waiting:
             d.callback(connector)
+
+    def disappoint(self, error: SocketwarpError) -> None:
+        """Nobody will come any more: all who wait fail with the error."""
+        waiting, self._waiting, self._count = self._waiting, {}, 0
+        for each in waiting.values():
+            for d in each:
+                d.errback(error)

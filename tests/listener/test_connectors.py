@@ -4,8 +4,17 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.errors import Code, LimitReached, NoSuchSession, SessionLost, VerifierFault, VerifierRefused
+from socketwarp.errors import (
+    Code,
+    ConnectorAway,
+    LimitReached,
+    NoSuchSession,
+    SessionLost,
+    VerifierFault,
+    VerifierRefused,
+)
 from socketwarp.listener import connectors, waiting
+from socketwarp.listener.connectors import Terms
 from tests.listener.rig import Rig, failureOf
 
 
@@ -178,6 +187,29 @@ class WaitingTests(SynchronousTestCase):
         self.assertIs(session, self.successResultOf(first).session)
         self.assertIs(session, self.successResultOf(second).session)
         self.assertNoResult(other)
+
+    def test_whoAsksWhoIsThereDoesNotTakeAnybodysTurn(self) -> None:
+        self.rig.connectors._terms = Terms(sharedUids=frozenset({"uid-1"}))
+        sessions = [self.rig.connected(name=name) for name in "ab"]
+        chosen = []
+        for _ in range(4):
+            serving = self.rig.connectors.serving("uid-1")
+            self.assertEqual(sessions, [each.session for each in serving])
+            chosen.append(self.rig.connectors.current("uid-1").session)
+        self.assertEqual(sessions + sessions, chosen)
+
+    def test_nobodyWaitsForAConnectorOfAListenerThatStops(self) -> None:
+        """Those who do are told so, and those who come then; who is being verified isn't admitted any more."""
+        early = self.rig.connectors.whenConnected("uid-1")
+        session = self.rig.session()
+        self.rig.connectors.admit(session)
+        self.rig.connectors.drain("the listener stops", 30.0)
+        for each in (early, self.rig.connectors.whenConnected("uid-1")):
+            self.assertIsInstance(failureOf(each), ConnectorAway)
+        self.assertEqual((Code.SHUTDOWN, "the listener stops"), session.closedWith)
+        self.rig.settle()
+        self.assertEqual([], self.rig.verifier.asked)
+        self.assertEqual([], list(self.rig.connectors))
 
     def test_whoGivesUpMakesRoomForOthers(self) -> None:
         self.patch(waiting, "WAITING_LIMIT", 2)

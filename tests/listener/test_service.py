@@ -19,7 +19,7 @@ from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address, IReloadable, IStateful
 from socketwarp.listener.api import Api, ApiServer, makeSite
 from socketwarp.listener.audit import AuditLog
-from socketwarp.listener.connectors import Terms
+from socketwarp.listener.connectors import Connectors, Terms
 from socketwarp.listener.service import ListenerService, makeListener
 from socketwarp.listener.store import Kept
 from socketwarp.listener.wishes import PortSpec
@@ -165,6 +165,25 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(["watch stops", "quic stops", "threads stop"], self.done)
         self.assertTrue(self.rig.verifier.isStopped)
         self.assertEqual([], self.rig.reactor.getDelayedCalls())
+
+    def test_visitorsWhoWaitForAConnectorDoNotHoldItUp(self) -> None:
+        self.service.startService()
+        self.successResultOf(self.rig.ports.desire(PortSpec(18080, "uid-1", "x", 80)))
+        visitor = self.rig.visit(18080)
+        self.rig.settle()
+        stopping = self.service.stopService()
+        self.rig.settle()
+        self.assertTrue(visitor.sawReset)
+        self.successResultOf(stopping)
+
+    def test_portsAreClosedBeforeConnectorsHearOfIt(self) -> None:
+        """Or a visitor could come in between, and wait for nobody."""
+        self.service.startService()
+        self.successResultOf(self.rig.ports.desire(PortSpec(18080, "uid-1", "x", 80)))
+        bound: list[int] = []
+        self.patch(Connectors, "drain", lambda *_: bound.append(len(self.rig.sockets.bound)))
+        self.service.stopService()
+        self.assertEqual([0], bound)
 
 
 class MakeListenerTests(SynchronousTestCase):

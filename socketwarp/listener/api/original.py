@@ -2,6 +2,7 @@
 
 import attrs
 
+from ...errors import NoSuchSession
 from ..tokens import OPERATE, READ
 from ..wishes import PortSpec
 from .app import TEXT, Answer, Api, Call, Shown, answer, route
@@ -42,7 +43,8 @@ async def open(api: Api, call: Call) -> Answer:
     call.caller.claim(wished.port, wished.uid)
 
     async def make() -> tuple[None, Shown]:
-        api.connectors.current(wished.uid)
+        if not api.connectors.serving(wished.uid):
+            raise NoSuchSession
         return None, showWish(await api.ports.desire(wished.spec()))
 
     await api.change(call.caller, "port.put", str(wished.port), None, make)

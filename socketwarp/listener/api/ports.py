@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 
-from ...errors import ChangeUnderWay, NoSuchPort, NoSuchSession, PreconditionFailed
+from ...errors import ChangeUnderWay, NoSuchPort, PreconditionFailed
 from ..entries import Entry
 from ..tokens import OPERATE, READ
 from ..wishes import PortSpec
@@ -25,11 +25,7 @@ def stateOf(api: Api, entry: Entry) -> str:
         return "draining"
     if not entry.isBound:
         return "unbound"
-    try:
-        api.connectors.current(entry.spec.uid)
-    except NoSuchSession:
-        return "parked"
-    return "open"
+    return "open" if api.connectors.serving(entry.spec.uid) else "parked"
 
 
 def showPort(api: Api, entry: Entry) -> dict[str, object]:
