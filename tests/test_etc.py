@@ -242,6 +242,8 @@ class ManualTests(SynchronousTestCase):
             words = shlex.split(re.split(r" [>#]", line)[0])[1:]
             context = commands.make_context("socketwarp", list(words))
             while isinstance(command := context.command, click.Group):
-                name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+                if not (given := [*context._protected_args, *context.args]) and command.invoke_without_command:
+                    break  # a group that is a command as well: ``gencert --serverCert …``
+                name, found, rest = command.resolve_command(context, given)
                 assert found is not None
                 context = found.make_context(name, rest, parent=context, resilient_parsing=not rest)
