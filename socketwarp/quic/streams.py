@@ -73,11 +73,6 @@ class StreamState:
         """Whether both directions have ended and the peer knows."""
         return self.receiving.isFinished and self.sending.isFinished
 
-    @property
-    def isControlDue(self) -> bool:
-        """Whether a frame other than STREAM has to be sent for it."""
-        return self.grantDue or self.stopDue is not None or self.sending.resetDue
-
     def segmentsAcknowledged(self, segments: Sequence[Segment]) -> None:
         """See `flight.Streaming`."""
         self.sending.onAcknowledged(segments)
