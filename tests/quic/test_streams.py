@@ -313,7 +313,7 @@ class SendTests(StreamsCase):
         self.write(state, 100)
         self.streams.onStopSending(1, 77)
         self.streams.onStopSending(1, 78)
-        self.assertEqual((77, 77, True), (state.stopCode, state.sending.resetCode, state in self.streams.due))
+        self.assertEqual((77, 77, True), (state.stopCode, state.sending.resetCode, state.sending.resetDue))
         self.assertIn(state, self.streams.due)
 
     def test_aLostResetIsDueAgain(self) -> None:
