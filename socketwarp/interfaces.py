@@ -260,6 +260,14 @@ class ISession(Interface):
         its own.
         """
 
+    ticket: str | None = Attribute(
+        "A listener's secret for `welcome`, by which further connections of its connector show that they belong to "
+        "this session; `None` for a carrier that needs none, and at the connector."
+    )
+
+    def admitted(ticket: str | None) -> None:
+        """For a connector: the listener has admitted us, and given this ticket, if any."""
+
     isSilent: bool = Attribute("Whether the peer owes an answer for some time: it may be gone. It may also come back.")
 
     def saveMemory(isShort: bool) -> None:

@@ -286,7 +286,7 @@ class FakeSession:
     :ivar streamLimit: how many streams this end may open at a time; `grant` raises it.
     :ivar closedWith: code and reason given to `close`; `None` before.
     :ivar isSilent: as `ISession` says; ``buffered``: what `statistics` says.
-    :ivar isMemoryShort: what `saveMemory` was told.
+    :ivar isMemoryShort: what `saveMemory` was told; ``admittedWith``: what `admitted` was.
     """
 
     other: "FakeSession"
@@ -305,6 +305,8 @@ class FakeSession:
         self.buffered = 0
         self.isSilent = False
         self.isMemoryShort = False
+        self.ticket: str | None = None
+        self.admittedWith: list[str | None] = []
         self._clock = clock
         self._window = window
         self._nextId = 0
@@ -346,6 +348,9 @@ class FakeSession:
         closed: Deferred[SessionLost] = Deferred()
         self._closed.append(closed)
         return closed
+
+    def admitted(self, ticket: str | None) -> None:
+        self.admittedWith.append(ticket)
 
     def saveMemory(self, isShort: bool) -> None:
         self.isMemoryShort = isShort

@@ -98,6 +98,7 @@ class Conversation:
         if self._answer.called:
             return
         self.welcome = welcome
+        self.session.admitted(welcome.ticket)
         if PING in welcome.features:
             self._setCall(PING_SECONDS, self.probe)
         self._answer.callback(self)

@@ -250,6 +250,7 @@ class Connectors:
             self._terms.idle,
             (PING,),
             int(identity.notAfter.timestamp()),
+            connector.session.ticket,
         )
         channel.say(welcome)
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from ..errors import PortUnavailable
 from ..tcp.poll import IPoll
-from ..tcp.port import Accept, IUsher, Port, bind
+from ..tcp.port import Accept, IUsher, Port, Take, bind, serve
 from .events import Events
 
 #: Descriptors kept for everything that isn't a visitor, 512 clients of the API among it; a quarter where there are few.
@@ -81,11 +81,19 @@ class Descriptors:
 
         :raises errors.PortUnavailable: when the address or port can't be had.
         """
+        return self.listenFor(serve(self._poll, accept), address, port)
+
+    def listenFor(self, take: Take, address: str, port: int) -> IListeningPort:
+        """
+        The same for who wants the sockets.
+
+        :raises errors.PortUnavailable: as there.
+        """
         try:
             listening = bind(address, port)
         except OSError as error:
             raise PortUnavailable(f"port {port} can't be opened on {address}: {error}") from error
-        socket = Port(self._poll, listening, accept, self)
+        socket = Port(self._poll, listening, take, self)
         self._sockets.add(socket)
         if self._isPaused:
             socket.pause()

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from ..errors import AddressUnavailable
+from ..errors import AddressUnavailable, PortUnavailable
 from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, ISession, IStateful, IVerifier
@@ -31,6 +31,8 @@ from ..memory import MemoryBudget
 from ..quic.endpoint import QuicServer, TransportSettings
 from ..settings import ListenerSettings
 from ..tcp.poll import Poll
+from ..tls.server import TlsServer
+from ..tls.session import TlsSettings
 from ..wire.dialect import DIALECTS
 from .api import ApiServer, makeApi
 from .audit import AuditLog
@@ -60,6 +62,8 @@ def makeListener(
 
     def renew(fresh: Credentials) -> None:
         quic.credentials = fresh
+        if tls is not None:
+            tls.credentials = fresh
 
     def checkRunning(chain: Sequence[x509.Certificate]) -> None:
         credentials.check()
@@ -80,7 +84,12 @@ def makeListener(
     quic = QuicServer(reactor, credentials.current, list(DIALECTS), _transport(settings), admit, connectors.turnedAway)
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
-    descriptors = Descriptors(reactor, Poll(reactor), events, raiseLimit())
+    poll = Poll(reactor)
+    descriptors = Descriptors(reactor, poll, events, raiseLimit())
+    tls = None
+    if settings.tlsPort != "off":
+        ends = admit, connectors.turnedAway
+        tls = TlsServer(poll, reactor, descriptors.listenFor, credentials.current, _tlsSettings(settings), *ends)
     memory = _memoryBudget(settings, reactor, descriptors)
     limits = Limits(parkSeconds=settings.parkSeconds)
     lobby = Lobby(reactor, descriptors.listen, connectors, store, events, limits)
@@ -90,7 +99,20 @@ def makeListener(
     server, apiFiles = makeApi(settings, reactor, connectors, ports, events)
     files = [credentials, *files, *apiFiles]
     audit = AuditLog(settings.stateDir, events)
-    return ListenerService(settings, reactor, files, verifier, connectors, quic, ports, store, threads, server, audit)
+    return ListenerService(
+        settings,
+        reactor,
+        files,
+        verifier,
+        connectors,
+        quic,
+        tls,
+        ports,
+        store,
+        threads,
+        server,
+        audit,
+    )
 
 
 def _memoryBudget(settings: ListenerSettings, clock: IReactorTime, descriptors: Descriptors) -> MemoryBudget:
@@ -127,6 +149,15 @@ def _transport(settings: ListenerSettings) -> TransportSettings:
     )
 
 
+def _tlsSettings(settings: ListenerSettings) -> TlsSettings:
+    return TlsSettings(
+        idleTimeout=settings.idleTimeout,
+        keepAlive=settings.keepAlive,
+        handshakeTimeout=settings.handshakeTimeout,
+        streamLimit=settings.streamLimit,
+    )
+
+
 @implementer(IReloadable, IStateful)
 @attrs.define(eq=False, slots=False)
 class ListenerService(Service):
@@ -143,6 +174,7 @@ class ListenerService(Service):
     _verifier: IVerifier
     connectors: Connectors
     _quic: QuicServer
+    _tls: TlsServer | None
     ports: Ports
     _store: IPortStore
     _threads: ThreadPool
@@ -157,6 +189,11 @@ class ListenerService(Service):
     def quicAddress(self) -> Address:
         """Where connectors connect to; with the true port when the settings say 0."""
         return self._quic.address
+
+    @property
+    def tlsAddress(self) -> Address | None:
+        """The same for connectors that can't use UDP; `None` when there is no such port."""
+        return None if self._tls is None else self._tls.address
 
     @property
     def apiAddress(self) -> Address:
@@ -193,9 +230,36 @@ class ListenerService(Service):
                 f"SWL_ADDRS, SWL_PORT: {error}: name an address of this host, and a port that is free"
             ) from error
         try:
+            self._listenTls()
+            self._listenApi()
+        except AddressUnavailable:
+            self._quic.stop()
+            if self._tls is not None:
+                self._tls.stop()
+            raise
+
+    def _listenTls(self) -> None:
+        """
+        Bind the TLS port. Without a number of its own it is a bonus: a host that has used that TCP port for something
+        else goes on as before.
+        """
+        settings, tls = self._settings, self._tls
+        if tls is None:
+            return
+        wanted = settings.tlsPort
+        try:
+            port = self.quicAddress[1] if isinstance(wanted, str) else wanted
+            tls.listen(settings.address, port)
+        except PortUnavailable as error:
+            if not isinstance(wanted, str):
+                raise AddressUnavailable(f"SWL_TLS_PORT: {error}: free that port, name another, or off") from error
+            self._log.warn("no connectors over TLS: {error}; SWL_TLS_PORT names another port, or off", error=error)
+
+    def _listenApi(self) -> None:
+        settings = self._settings
+        try:
             self._api = self._reactor.listenTCP(settings.apiPort, self._apiServer, API_BACKLOG, settings.apiAddress)
         except CannotListenError as error:
-            self._quic.stop()
             raise AddressUnavailable(
                 f"APIS_PORT: the API can't listen on {settings.apiAddress} port {settings.apiPort} "
                 f"({error.socketError}): free that port or name another"
@@ -214,9 +278,11 @@ class ListenerService(Service):
         for file in self._files:
             file.start()
         super().startService()
+        tls = self.tlsAddress
         self._log.info(
-            "listening for connectors at {quic}, API at {api}",
+            "listening for connectors at {quic}{tls}, API at {api}",
             quic=showAddress(self.quicAddress),
+            tls="" if tls is None else f" and, over TLS, at {showAddress(tls)}",
             api=showAddress(self.apiAddress),
         )
 
@@ -241,7 +307,10 @@ class ListenerService(Service):
         self.connectors.drain("the listener stops", drain)
         await self.ports.stop(drain)
         gone = self.connectors.closeAll("the listener stops")
-        await self._quic.stop()  # begun before the sessions are gone: their connectors come back at once
+        # Begun before the sessions are gone: their connectors come back at once.
+        if self._tls is not None:
+            await self._tls.stop()
+        await self._quic.stop()
         await gone
         self._verifier.stop()
         await self._store.close()

@@ -71,6 +71,7 @@ class Session:
     """See `ISession`. Made by `endpoint`, which gives it datagrams (`receive`) and turns (`turn`)."""
 
     carrier = "quic"
+    ticket = None  # everything is on one connection
 
     def __init__(
         self,
@@ -179,6 +180,9 @@ class Session:
             len(streams.states),
             streams.buffered,
         )
+
+    def admitted(self, ticket: str | None) -> None:
+        """See `ISession`: nothing changes by that."""
 
     def saveMemory(self, isShort: bool) -> None:
         """See `ISession`."""

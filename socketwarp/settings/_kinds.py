@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -131,6 +131,15 @@ def _uidSource(value: Any) -> str:  # Any: see Kind.parse
     return str(value)
 
 
+def _tlsPort(value: Any) -> int | Literal["same", "off"]:  # Any: see Kind.parse
+    match str(value).lower():
+        case "same":
+            return "same"
+        case "off":
+            return "off"
+    return PORT.parse(value)
+
+
 def optional(kind: Kind[T]) -> Kind[T | None]:
     """The same, or `None` for a setting that is left out."""
     return Kind(kind.wants, kind.native, lambda value: None if value is None else kind.parse(value))
@@ -158,6 +167,8 @@ def choice(*words: W) -> Kind[W]:
 
 #: 0 means any free port, which only makes sense where somebody can ask for it afterwards (tests).
 PORT = wholeNumber("a port number from 0 to 65535", 0, 65535)
+#: A port of its own, the number that another setting gives, or none.
+TLS_PORT: Kind[int | Literal["same", "off"]] = Kind("a port number from 0 to 65535, same, or off", (int, str), _tlsPort)
 SECONDS = Kind("a number of seconds greater than 0", (int, float), _seconds)
 SECONDS_OR_NONE = Kind("a number of seconds, 0 or more", (int, float), _duration)
 ADDRESS = Kind("an IP address of this host, such as 127.0.0.1, 0.0.0.0 or ::", (str,), _address)

@@ -20,6 +20,7 @@ from ._kinds import (
     PORTS,
     SECONDS,
     SECONDS_OR_NONE,
+    TLS_PORT,
     TRUTH,
     UID_SOURCE,
     URL,
@@ -46,7 +47,9 @@ class ListenerSettings(CommonSettings):
 
     :ivar certPath: PEM file: our leaf, then its intermediates. ``keyPath``: the leaf's key. ``caPath``: the roots that
         sign connectors.
-    :ivar address: the QUIC (UDP) address; ``port``: its port, 0 for any free one.
+    :ivar address: where connectors come to; ``port``: the QUIC (UDP) port, 0 for any free one.
+    :ivar tlsPort: the TLS (TCP) port, for connectors whose networks let no UDP through: 0 for any free one, ``same``:
+        the number of ``port`` if it is free, ``off``: none.
     :ivar verifier: ``scep`` or ``local``.
     :ivar scepCaPath: roots of a https SCEP server; `None`: the system's. ``scepCertPath``, ``scepKeyPath``: what we
         show it of ourselves, both or none.
@@ -79,8 +82,11 @@ class ListenerSettings(CommonSettings):
     caPath: Path = setting(
         PATH, "SWL_CA_PATH", "ca-path", "roots that sign connectors (PEM)", default=f"{_CERTIFICATES}/ca.crt"
     )
-    address: str = setting(ADDRESS, "SWL_ADDRS", "address", "QUIC address", default="0.0.0.0")
+    address: str = setting(ADDRESS, "SWL_ADDRS", "address", "address for connectors", default="0.0.0.0")
     port: int = setting(PORT, "SWL_PORT", "port", "QUIC (UDP) port", default=11443)
+    tlsPort: int | Literal["same", "off"] = setting(
+        TLS_PORT, "SWL_TLS_PORT", "tls-port", "TLS (TCP) port: a number, same (as SWL_PORT), or off", default="same"
+    )
     verifier: Literal["scep", "local"] = setting(
         choice("scep", "local"), "SWL_VERIFIER", "verifier", "who says whose a certificate is", default="scep"
     )

@@ -1,4 +1,4 @@
-"""TCP ports: they accept connections, as many as they are let, and give each its protocol."""
+"""TCP ports: they accept connections, as many as they are let, and give each to whom it is for."""
 
 import errno
 import socket
@@ -47,6 +47,17 @@ def bind(address: str, port: int) -> socket.socket:
 
 #: Makes the protocol of a connection that comes from an address.
 Accept = Callable[[Address], ITcpProtocol]
+#: Takes a connection that comes from an address: the socket, which doesn't block, is its own from then on.
+Take = Callable[[socket.socket, Address], None]
+
+
+def serve(poll: IPoll, accept: Accept) -> Take:
+    """Take connections as transports of the protocols that `accept` makes."""
+
+    def take(connection: socket.socket, address: Address) -> None:
+        TcpTransport(poll, connection, accept(address))
+
+    return take
 
 
 class IUsher(Interface):
@@ -72,15 +83,15 @@ class Port:
 
     _log = Logger()
 
-    def __init__(self, poll: IPoll, listening: socket.socket, accept: Accept, usher: IUsher) -> None:
+    def __init__(self, poll: IPoll, listening: socket.socket, take: Take, usher: IUsher) -> None:
         """
         :param listening: see `bind`; it is the port's from now on.
-        :param accept: makes the protocols.
+        :param take: gets the connections.
         """
         self.isOpen = True
         self._poll = poll
         self._socket = listening
-        self._accept = accept
+        self._take = take
         self._usher = usher
         self.startListening()
 
@@ -124,17 +135,15 @@ class Port:
                 if isinstance(error, BlockingIOError):
                     return
                 continue  # that one connection has failed: accept(2)
-            self._serve(connection, plainAddress(address))
+            self._give(connection, plainAddress(address))
 
-    def _serve(self, connection: socket.socket, address: Address) -> None:
+    def _give(self, connection: socket.socket, address: Address) -> None:
         connection.setblocking(False)
         try:
-            protocol = self._accept(address)
+            self._take(connection, address)
         except Exception:  # one connection's fault must not keep the others out
-            self._log.failure("no protocol for a connection from {host}", host=address[0])
+            self._log.failure("nobody takes a connection from {host}", host=address[0])
             connection.close()
-            return
-        TcpTransport(self._poll, connection, protocol)
 
     def failed(self, reason: Failure) -> None:
         """See `ISocketEvents`."""

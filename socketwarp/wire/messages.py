@@ -61,6 +61,7 @@ class Welcome:
     :ivar idle: seconds without any after which it takes the session for lost.
     :ivar features: what it can do besides.
     :ivar notAfter: the connector's certificate's end of life as the listener sees it, seconds since 1970 (UTC).
+    :ivar ticket: a secret that the carrier wants to hear on further connections (`ISession.ticket`).
     """
 
     uid: str
@@ -69,6 +70,7 @@ class Welcome:
     idle: float
     features: tuple[str, ...] = ()
     notAfter: int | None = None
+    ticket: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
@@ -144,6 +146,7 @@ def _welcome(document: Document) -> Welcome:
         document.seconds("idle", SECONDS_LIMIT),
         document.words("features"),
         document.integer("notAfter", 0, TIME_LIMIT) if document.has("notAfter") else None,
+        document.word("ticket") if document.has("ticket") else None,
     )
 
 

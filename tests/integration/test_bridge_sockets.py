@@ -14,7 +14,7 @@ from socketwarp.bridge import Bridge, Totals
 from socketwarp.errors import PortUnavailable, SessionLost
 from socketwarp.tcp.dial import dial
 from socketwarp.tcp.poll import Poll
-from socketwarp.tcp.port import IUsher, Port, bind
+from socketwarp.tcp.port import IUsher, Port, bind, serve
 from socketwarp.wire.cutting import Immediate
 
 from ..fakes import HIGH_WATER, streamPair
@@ -76,7 +76,7 @@ class Sockets(TestCase):
 
     async def accepted(self, bridge: Bridge) -> socket.socket:
         """The remote end of a connection that came to us."""
-        port = Port(self.poll, bind("127.0.0.1", 0), lambda address: bridge, Everybody())
+        port = Port(self.poll, bind("127.0.0.1", 0), serve(self.poll, lambda address: bridge), Everybody())
         self.addCleanup(port.stopListening)
         return self.closing(await thread(socket.create_connection, ("127.0.0.1", port.getHost().port), PATIENCE))
 

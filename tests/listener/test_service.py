@@ -95,7 +95,7 @@ class ServiceTests(SynchronousTestCase):
         rig, threads = self.rig, FakeThreads(self.done)
         server = ApiServer(makeSite(Api(rig.reactor, rig.connectors, rig.ports, rig.events)))
         audit = AuditLog(Path(self.mktemp()), rig.events)
-        ends = rig.verifier, rig.connectors, quic
+        ends = rig.verifier, rig.connectors, quic, None
         return ListenerService(self.settings, reactor, [watch], *ends, rig.ports, rig.store, threads, server, audit)
 
     def test_itIsAService(self) -> None:

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from socketwarp.interfaces import Address
 from socketwarp.tcp.poll import READABLE, ISocketEvents
-from socketwarp.tcp.port import ACCEPT_LIMIT, IUsher, Port, bind
+from socketwarp.tcp.port import ACCEPT_LIMIT, IUsher, Port, bind, serve
 
 from .fakes import Recorder, makePoll
 
@@ -63,7 +63,7 @@ class PortTests(SynchronousTestCase):
         self.addCleanup(self.abortAll)
 
     def listen(self, address: str) -> Port:
-        port = Port(self.poll, bind(address, 0), self.visitors, self.usher)
+        port = Port(self.poll, bind(address, 0), serve(self.poll, self.visitors), self.usher)
         self.addCleanup(port.stopListening)
         return port
 
@@ -172,7 +172,7 @@ class PortTests(SynchronousTestCase):
                 error = errors.pop(0)
                 raise OSError(error, os.strerror(error))
 
-        port = Port(self.poll, Listening(), self.visitors, self.usher)
+        port = Port(self.poll, Listening(), serve(self.poll, self.visitors), self.usher)
         self.addCleanup(port.stopListening)
         port.ready(READABLE)
         self.left = len(errors)

@@ -1,0 +1,195 @@
+"""
+What lanes carry: frames of a kind, a length and a payload. Formatters and a parser; no I/O.
+
+::
+
+    1 byte      kind
+    3 bytes     length of what follows, big-endian
+    length      payload
+
+docs/protocol.rst has the table. Numbers in payloads have 4 bytes, big-endian.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from struct import Struct
+
+import attrs
+
+from ..interfaces import Piece
+
+#: Bytes of a frame's header.
+HEADER_SIZE = 4
+#: Bytes that a DATA frame may have: what three bytes of length can say.
+DATA_LIMIT = 2**24 - 1
+#: Bytes of any other frame's payload: CLOSE has a code and a reason of 500 bytes.
+PAYLOAD_LIMIT = 512
+#: Bytes of the secret that binds lanes to a session.
+TICKET_SIZE = 16
+
+_HEADER = Struct("!I")
+_NUMBERS = {count: Struct(f"!{count}I") for count in (1, 2, 3)}
+
+
+class Kind(IntEnum):
+    """Kinds of frames; a number, once given, keeps its meaning."""
+
+    #: First of a control lane, from the connector: a session should begin. Nothing.
+    SESSION = 0x01
+    #: First of a data lane, from the connector: a lane of that session. The ticket, the lane's number.
+    ATTACH = 0x02
+    #: From the listener: TLS and certificate are in order. Nothing.
+    ACCEPTED = 0x03
+    #: A stream begins on this lane. Its number.
+    OPEN = 0x10
+    #: Bytes of the lane's stream.
+    DATA = 0x11
+    #: No more of them. Nothing.
+    FIN = 0x12
+    #: No more of them, and what was said is not all. An error code.
+    RESET = 0x13
+    #: On the control lane: send no more bytes of a stream. Lane, stream, error code.
+    STOP = 0x20
+    #: On the control lane: a stream was given up in both directions. Lane, stream, error code.
+    ABORT = 0x21
+    #: On the control lane, from the listener: streams wait for lanes. How many.
+    WANT = 0x22
+    #: On the control lane: are you there? A number, which `PONG` repeats.
+    PING = 0x23
+    PONG = 0x24
+    #: The session, or the lane that isn't one yet, ends. An error code, and the reason in UTF-8.
+    CLOSE = 0x25
+
+
+#: How many numbers a frame's payload has, where it has nothing else.
+_COUNTS = {
+    Kind.SESSION: 0,
+    Kind.ACCEPTED: 0,
+    Kind.OPEN: 1,
+    Kind.FIN: 0,
+    Kind.RESET: 1,
+    Kind.STOP: 3,
+    Kind.ABORT: 3,
+    Kind.WANT: 1,
+    Kind.PING: 1,
+    Kind.PONG: 1,
+}
+
+
+class MalformedFrame(Exception):
+    """A lane brought what is no frame, or one that doesn't belong there: the session can't go on."""
+
+
+@attrs.frozen
+class Frame:
+    """
+    A frame that isn't DATA.
+
+    :ivar numbers: what its payload says, see `Kind`.
+    :ivar data: the ticket of ATTACH, the reason of CLOSE.
+    """
+
+    kind: Kind
+    numbers: tuple[int, ...] = ()
+    data: bytes = b""
+
+
+#: What a parser finds: a frame, or the next bytes of DATA, however many frames they came in.
+Event = Frame | list[Piece]
+
+
+def formatFrame(kind: Kind, *numbers: int) -> bytes:
+    """A frame with nothing but numbers in it."""
+    payload = _NUMBERS[len(numbers)].pack(*numbers) if numbers else b""
+    return _HEADER.pack(kind << 24 | len(payload)) + payload
+
+
+def formatAttach(ticket: bytes, lane: int) -> bytes:
+    """The first frame of a data lane."""
+    return _HEADER.pack(Kind.ATTACH << 24 | TICKET_SIZE + 4) + ticket + _NUMBERS[1].pack(lane)
+
+
+def formatClose(errorCode: int, reason: str) -> bytes:
+    """The last frame; the reason is cut where there is no room for more."""
+    text = reason.encode()[: PAYLOAD_LIMIT - 12].decode(errors="ignore").encode()
+    return _HEADER.pack(Kind.CLOSE << 24 | 4 + len(text)) + _NUMBERS[1].pack(errorCode) + text
+
+
+def dataHeader(size: int) -> bytes:
+    """The header of a DATA frame of `size` bytes, which follow; at most `DATA_LIMIT`."""
+    return _HEADER.pack(Kind.DATA << 24 | size)
+
+
+class FrameParser:
+    """Takes frames off a lane. Of DATA nothing is kept or copied, of all others at most `PAYLOAD_LIMIT` bytes."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._left = 0  # bytes of a DATA frame that haven't come yet
+
+    def feed(self, chunks: Sequence[bytes]) -> list[Event]:
+        """
+        What is complete with the next chunks, in order. Bytes of DATA are complete as they come.
+
+        :raises MalformedFrame: for an unknown kind or a length that isn't the kind's, before anything of it is kept.
+            The parser is of no use afterwards.
+        """
+        events: list[Event] = []
+        for chunk in chunks:
+            at = 0
+            while at < len(chunk):
+                at = (self._takeData if self._left else self._takeHeld)(chunk, at, events)
+        return events
+
+    def _takeData(self, chunk: bytes, at: int, events: list[Event]) -> int:
+        size = min(self._left, len(chunk) - at)
+        self._left -= size
+        piece: Piece = chunk if size == len(chunk) else memoryview(chunk)[at : at + size]
+        if events and isinstance(events[-1], list):
+            events[-1].append(piece)
+        else:
+            events.append([piece])
+        return at + size
+
+    def _takeHeld(self, chunk: bytes, at: int, events: list[Event]) -> int:
+        wanted = self._wanted() - len(self._held)
+        self._held += memoryview(chunk)[at : at + wanted]
+        if len(self._held) >= HEADER_SIZE and len(self._held) == self._wanted():
+            self._complete(events)
+        return at + min(wanted, len(chunk) - at)
+
+    def _wanted(self) -> int:
+        """How many bytes are to be held before something can be done with them."""
+        if len(self._held) < HEADER_SIZE:
+            return HEADER_SIZE
+        kind, size = self._held[0], int.from_bytes(self._held[1:HEADER_SIZE])
+        return HEADER_SIZE + (0 if kind == Kind.DATA else _checkedSize(kind, size))
+
+    def _complete(self, events: list[Event]) -> None:
+        kind, size = Kind(self._held[0]), int.from_bytes(self._held[1:HEADER_SIZE])
+        if kind is Kind.DATA:
+            self._left = size
+        else:
+            events.append(_parse(kind, bytes(self._held[HEADER_SIZE:])))
+        self._held.clear()
+
+
+def _checkedSize(kind: int, size: int) -> int:
+    if kind in _COUNTS:
+        fits = size == 4 * _COUNTS[Kind(kind)]
+    elif kind == Kind.ATTACH:
+        fits = size == TICKET_SIZE + 4
+    else:
+        fits = kind == Kind.CLOSE and 4 <= size <= PAYLOAD_LIMIT
+    if not fits:
+        raise MalformedFrame(f"a frame of kind {kind:#04x} and {size} bytes")
+    return size
+
+
+def _parse(kind: Kind, payload: bytes) -> Frame:
+    if kind is Kind.ATTACH:
+        return Frame(kind, _NUMBERS[1].unpack(payload[TICKET_SIZE:]), payload[:TICKET_SIZE])
+    if kind is Kind.CLOSE:
+        return Frame(kind, _NUMBERS[1].unpack(payload[:4]), payload[4:])
+    count = _COUNTS[kind]
+    return Frame(kind, _NUMBERS[count].unpack(payload) if count else ())

@@ -1,0 +1,301 @@
+"""One lane: a TLS connection of a session, the frames on it, and the stream that it carries at the moment."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from ..errors import SessionLost
+from ..interfaces import Piece
+from .frames import DATA_LIMIT, Event, Frame, FrameParser, Kind, MalformedFrame, dataHeader, formatFrame
+from .stream import Stream
+from .transport import RECORD_SIZE, TlsTransport
+
+#: Seconds that the peer may take to end its direction of a stream that one of us has given up; then the lane is, too.
+DRAIN_SECONDS = 30.0
+
+
+class Lanes(Protocol):
+    """What a lane needs of its session."""
+
+    clock: IReactorTime
+    isMemoryShort: bool
+
+    def heard(self, size: int) -> None:
+        """Bytes have come."""
+
+    def delivered(self, size: int) -> None:
+        """Bytes of a stream have been given to its receiver."""
+
+    def sent(self, size: int) -> None:
+        """Bytes of a stream were handed over for sending."""
+
+    def streamOpened(self, lane: "Lane", streamId: int) -> None:
+        """OPEN."""
+
+    def frameReceived(self, lane: "Lane", frame: Frame) -> None:
+        """A frame that isn't about the lane's stream."""
+
+    def tell(self, kind: Kind, *numbers: int) -> None:
+        """Send a frame on the control lane."""
+
+    def laneFreed(self, lane: "Lane") -> None:
+        """The lane's stream is over; it may carry another."""
+
+    def laneLost(self, lane: "Lane", reason: str) -> None:
+        """The lane is gone."""
+
+    def broken(self, reason: str) -> None:
+        """The peer has violated the protocol."""
+
+
+class Lane:
+    """
+    A lane.
+
+    :ivar number: unique in its session; 0 is the control lane.
+    :ivar stream: what it carries; `None` when it is free.
+    :ivar freedAt: since when, seconds of the session's clock.
+    """
+
+    __slots__ = ("_drainCall", "_events", "_isCorked", "_isFlushDue", "_isProceeding", "_notice", "_parser",
+                 "_session", "freedAt", "number", "stream", "transport")  # fmt: skip
+
+    def __init__(self, session: Lanes, number: int, transport: TlsTransport, parser: FrameParser) -> None:
+        """
+        :param transport: secured; the lane is its owner from now on.
+        :param parser: has parsed what came before.
+        """
+        self.number = number
+        self.stream: Stream | None = None
+        self.freedAt = session.clock.seconds()
+        self.transport = transport
+        self._session = session
+        self._parser = parser
+        self._events: deque[Event] = deque()
+        self._isProceeding = False
+        self._isCorked = False
+        self._isFlushDue = False
+        self._notice: tuple[int, int] | None = None  # a stream that was given up before it came, and the error code
+        self._drainCall: IDelayedCall | None = None
+        transport.owner = self
+
+    # Streams
+
+    def begin(self, streamId: int) -> Stream:
+        """Carry a new stream. Its first bytes wait for the end of the reactor turn: they are often several writes."""
+        self.stream = Stream(self, streamId)
+        self._isCorked = True
+        return self.stream
+
+    def open(self, streamId: int) -> Stream:
+        """Open a stream to the peer."""
+        stream = self.begin(streamId)
+        self.send(Kind.OPEN, streamId)
+        return stream
+
+    def noticed(self, kind: Kind, streamId: int, errorCode: int) -> None:
+        """STOP or ABORT has come for a stream that is here, was here, or is on its way."""
+        stream = self.stream
+        if stream is not None and stream.streamId == streamId:
+            if kind is Kind.STOP:
+                stream.stopped(errorCode)
+            else:
+                stream.aborted(errorCode)
+                self._drain()
+                self.proceed()
+            self.settle()
+        elif kind is Kind.ABORT:
+            self._notice = streamId, errorCode
+
+    # For the stream, see `stream.Carrier`
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for the kernel."""
+        return self.transport.queued
+
+    @property
+    def isMemoryShort(self) -> bool:
+        """See `ISession.saveMemory`."""
+        return self._session.isMemoryShort
+
+    def send(self, kind: Kind, *numbers: int) -> None:
+        """Send a frame."""
+        self.transport.write(formatFrame(kind, *numbers))
+        self._push()
+
+    def sendData(self, pieces: Sequence[Piece]) -> None:
+        """Send non-empty pieces as DATA."""
+        size = sum(map(len, pieces))
+        self._session.sent(size)
+        if size <= DATA_LIMIT:
+            self.transport.write(dataHeader(size), pieces)
+        else:
+            for piece in pieces:
+                for at in range(0, len(piece), DATA_LIMIT):
+                    part = memoryview(piece)[at : at + DATA_LIMIT]
+                    self.transport.write(dataHeader(len(part)), [part])
+        self._push()
+
+    def _push(self) -> None:
+        if not self._isCorked or self.transport.queued >= RECORD_SIZE:
+            self.transport.flush()
+        elif not self._isFlushDue:
+            self._isFlushDue = True
+            self.later(self._uncork)
+
+    def _uncork(self) -> None:
+        self._isCorked = self._isFlushDue = False
+        self.transport.flush()
+        self.settle()
+
+    def takeBack(self) -> None:
+        """Forget the frames that wait and haven't begun to be sent, but for the one that opens the stream."""
+        if not self._isFlushDue:
+            self.transport.takeBack()
+
+    def tell(self, kind: Kind, errorCode: int) -> None:
+        """Say STOP or ABORT of the stream on the control lane."""
+        if self.stream is not None:
+            self._session.tell(kind, self.number, self.stream.streamId, errorCode)
+            if kind is Kind.ABORT:
+                self._drain()
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call in the next reactor turn."""
+        self._session.clock.callLater(0, call)
+
+    def started(self) -> None:
+        """Somebody takes what comes now."""
+        if not self._isProceeding:
+            self.later(self.proceed)
+
+    def _drain(self) -> None:
+        if self._drainCall is None:
+            self._drainCall = self._session.clock.callLater(DRAIN_SECONDS, self._drained)
+
+    def _drained(self) -> None:
+        self._drainCall = None
+        self.transport.abort()
+        self.lost("the other end didn't finish a stream that was given up")
+
+    # From the transport
+
+    def secured(self) -> None:
+        """See `transport.Owner`: it was before it became a lane."""
+
+    def received(self, chunks: list[bytes]) -> None:
+        """See `transport.Owner`."""
+        self._session.heard(sum(map(len, chunks)))
+        self.take(self._parse(chunks))
+
+    def _parse(self, chunks: list[bytes]) -> list[Event]:
+        try:
+            return self._parser.feed(chunks)
+        except MalformedFrame as error:
+            self._session.broken(str(error))
+            return []
+
+    def take(self, events: list[Event]) -> None:
+        """What has come."""
+        self._events += events
+        self.proceed()
+
+    @property
+    def held(self) -> int:
+        """Bytes that have come and wait for the stream's receiver."""
+        return sum(len(piece) for event in self._events if isinstance(event, list) for piece in event)
+
+    def proceed(self) -> None:
+        """Give the stream what has come, as far as it takes it, and read on when nothing is left."""
+        if self._isProceeding or not self.transport.isThere:
+            return
+        self._isProceeding = True
+        try:
+            while self._events and not self._isHolding:
+                self._take(self._events.popleft())
+        except MalformedFrame as error:
+            self._events.clear()
+            self._session.broken(str(error))
+        finally:
+            self._isProceeding = False
+        if self._isHolding:
+            self.transport.pauseReading()
+        else:
+            self.transport.resumeReading()
+
+    @property
+    def _isHolding(self) -> bool:
+        return self.stream is not None and self.stream.isHolding
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, list):
+            self._session.delivered(sum(map(len, event)))
+            self._readable().piecesReceived(event)
+        elif event.kind is Kind.FIN:
+            self._readable().finReceived()
+            self.settle()
+        elif event.kind is Kind.RESET:
+            self._readable().resetReceived(*event.numbers)
+            self.settle()
+        elif event.kind is Kind.OPEN:
+            self._opened(*event.numbers)
+        else:
+            self._session.frameReceived(self, event)
+
+    def _readable(self) -> Stream:
+        if self.stream is None or self.stream.isRead:
+            raise MalformedFrame("bytes, or the end, of a stream that isn't there")
+        return self.stream
+
+    def _opened(self, streamId: int) -> None:
+        if self.stream is not None or not self.number:
+            raise MalformedFrame("a stream is opened where there is one already")
+        self._session.streamOpened(self, streamId)
+        if self._notice is not None and self._notice[0] == streamId:
+            self.noticed(Kind.ABORT, *self._notice)
+        self._notice = None
+
+    def drained(self) -> None:
+        """See `transport.Owner`."""
+        if self.stream is not None:
+            self.stream.drained()
+        self.settle()
+
+    def settle(self) -> None:
+        """Once both directions of the stream have ended, and all of ours has gone, the lane is free."""
+        stream = self.stream
+        if stream is None or not (stream.isWritten and stream.isRead) or self.transport.queued:
+            return
+        self.stream = None
+        self._isCorked = False
+        self._stopDraining()
+        self.freedAt = self._session.clock.seconds()
+        stream.finished()
+        self._session.laneFreed(self)
+
+    def _stopDraining(self) -> None:
+        if self._drainCall is not None:
+            self._drainCall.cancel()
+            self._drainCall = None
+
+    def lost(self, reason: str) -> None:
+        """See `transport.Owner`."""
+        self._stopDraining()
+        self._events.clear()
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.laneLost(reason)
+        self._session.laneLost(self, reason)
+
+    def end(self, error: SessionLost) -> None:
+        """The session is over, and so is the lane."""
+        self._stopDraining()
+        self._events.clear()
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.sessionLost(error)
+        if self.number:
+            self.transport.abort()
