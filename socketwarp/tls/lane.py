@@ -14,6 +14,8 @@ from .transport import RECORD_SIZE, TlsTransport
 
 #: Seconds that the peer may take to end its direction of a stream that one of us has given up; then the lane is, too.
 DRAIN_SECONDS = 30.0
+#: Bytes of the control stream that may wait for its receiver before the control lane isn't read any more.
+HELD_LIMIT = 2**17
 
 
 class Lanes(Protocol):
@@ -199,9 +201,24 @@ class Lane:
             return []
 
     def take(self, events: list[Event]) -> None:
-        """What has come."""
-        self._events += events
-        self.proceed()
+        """What has come. On the control lane, what is about the session doesn't wait for the stream's receiver."""
+        if self.number:
+            self._events += events
+            self.proceed()
+            return
+        for event in events:
+            if isinstance(event, Frame) and event.kind not in (Kind.FIN, Kind.RESET):
+                self._guard(self._take, event)
+            else:
+                self._events.append(event)
+                self.proceed()
+
+    def _guard(self, action: Callable[[Event], None], event: Event) -> None:
+        try:
+            action(event)
+        except MalformedFrame as error:
+            self._events.clear()
+            self._session.broken(str(error))
 
     @property
     def held(self) -> int:
@@ -215,16 +232,14 @@ class Lane:
         self._isProceeding = True
         try:
             while self._events and not self._isHolding:
-                self._take(self._events.popleft())
-        except MalformedFrame as error:
-            self._events.clear()
-            self._session.broken(str(error))
+                self._guard(self._take, self._events.popleft())
         finally:
             self._isProceeding = False
-        if self._isHolding:
+        if self._isHolding and (self.number or self.held > HELD_LIMIT):
             self.transport.pauseReading()
         else:
             self.transport.resumeReading()
+        self.settle()
 
     @property
     def _isHolding(self) -> bool:

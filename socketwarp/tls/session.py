@@ -168,7 +168,7 @@ class Session(ABC):
             bytesIn=self._bytesIn,
             bytesOut=self._bytesOut,
             rtt=self._rtt,
-            streams=sum(1 for lane in lanes if lane.stream is not None) + 1,
+            streams=sum(1 for lane in (self.control, *lanes) if lane.stream is not None),
             buffered=sum(lane.queued + lane.held for lane in (self.control, *lanes)),
         )
 

@@ -7,20 +7,20 @@ What one end sends on loopback is there when its system call returns, so nothing
 import select
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from socketwarp.errors import SessionLost
-from socketwarp.interfaces import Address, ICredentials, ISession, IStreamReceiver, Piece
+from socketwarp.interfaces import Address, ICredentials, ISession
 from socketwarp.tcp.poll import Poll
 from socketwarp.tcp.port import Take
 from socketwarp.tls.client import connect
 from socketwarp.tls.server import TlsServer
 from socketwarp.tls.session import TlsSettings
+from socketwarp.tls.transport import TlsTransport
 
 from ..certs import world
 from ..fakes import settle
@@ -29,35 +29,29 @@ from ..tcp.fakes import ReaderList, socketPair
 SETTINGS = TlsSettings()
 
 
-@implementer(IStreamReceiver)
-class Receiver:
+class Narrow(socket.socket):
     """
-    Notes what a stream delivers.
-
-    :ivar told: endings, in order: ``fin``, ``stop CODE``, and the last one's exception by its class.
+    A socket that takes little at a time, and has no timers of its own as TCP's windows have: a local one, which looks
+    like TCP.
     """
 
-    def __init__(self) -> None:
-        self.received = bytearray()
-        self.told: list[str] = []
-        self.lost: BaseException | None = None
+    def setsockopt(self, level: int, *arguments: Any) -> None:
+        if level != socket.IPPROTO_TCP:
+            super().setsockopt(level, *arguments)
 
-    def piecesReceived(self, pieces: list[Piece]) -> None:
-        assert pieces and all(pieces), "empty pieces"
-        assert not self.told or self.told[-1].startswith("stop"), "bytes after the end"
-        for piece in pieces:
-            self.received += piece
+    def getpeername(self) -> Address:
+        return "127.0.0.1", 40000
 
-    def readConnectionLost(self) -> None:
-        self.told.append("fin")
+    getsockname = getpeername
 
-    def writeConnectionLost(self, errorCode: int) -> None:
-        self.told.append(f"stop {errorCode}")
 
-    def connectionLost(self, reason: Failure) -> None:
-        assert self.lost is None, "lost twice"
-        self.lost = reason.value
-        self.told.append(type(reason.value).__name__)
+def narrowPair(size: int) -> tuple[socket.socket, socket.socket]:
+    """Two ends of such a connection, with buffers of that many bytes, as far as the kernel does as it is told."""
+    ends = [Narrow(socket.AF_UNIX, socket.SOCK_STREAM, fileno=each.detach()) for each in socket.socketpair()]
+    for each in ends:
+        each.setblocking(False)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    return ends[0], ends[1]
 
 
 class Rig:
@@ -73,16 +67,22 @@ class Rig:
         settings: TlsSettings = SETTINGS,
         own: ICredentials | None = None,
         clientSettings: TlsSettings | None = None,
+        buffer: int | None = None,
     ) -> None:
+        """:param buffer: bytes that the sockets' buffers have, as far as the kernel does as it is told."""
         self.clock = Clock()
         self.reactor = ReaderList()
         self.poll = Poll(self.reactor)  # type: ignore[arg-type]  # as much of a reactor as is needed
+        self._happens = select.poll()
+        self._happens.register(self.poll, select.POLLIN)
         self.settings = settings
         self.clientSettings = clientSettings or settings
         self.sessions: list[ISession] = []
         self.refused: list[tuple[Address, SessionLost]] = []
         self.dialled: list[socket.socket] = []
         self.isDown = False
+        self._buffer = buffer
+        self._isCut = False
         self.server = TlsServer(
             self.poll,
             self.clock,
@@ -100,7 +100,7 @@ class Rig:
         """A connection to the server."""
         if self.isDown:
             raise ConnectionRefusedError("nobody listens")
-        ours, remote = socketPair()
+        ours, remote = socketPair() if self._buffer is None else narrowPair(self._buffer)
         remote.setblocking(False)
         self.dialled.append(remote)
         self.server.take(ours, remote.getsockname()[:2])
@@ -116,7 +116,7 @@ class Rig:
         """Turn poll and clock until nothing happens any more, without time passing."""
         for _ in range(100_000):
             settle(self.clock)
-            if until() or not (self.reactor.readers and select.select([self.poll], [], [], 0)[0]):
+            if until() or self._isCut or not (self.reactor.readers and self._happens.poll(0)):
                 return
             self.poll.doRead()
         raise AssertionError("it doesn't come to rest")
@@ -132,3 +132,36 @@ class Rig:
         client.admitted(server.ticket)
         self.run()
         return server, client
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, from one call to the next."""
+        end = self.clock.seconds() + seconds
+        while True:
+            self.run()
+            times = [call.getTime() for call in self.clock.getDelayedCalls()]
+            if not times or min(times) > end:
+                break
+            self.clock.advance(max(0.0, min(times) - self.clock.seconds()))
+        self.clock.advance(max(0.0, end - self.clock.seconds()))
+        self.run()
+
+    def cut(self) -> None:
+        """Nothing that is sent arrives any more."""
+        self._isCut = True
+
+    def over(self) -> None:
+        """
+        :raises AssertionError: something is left of a session.
+        """
+        self._isCut = False
+        self.run()
+        assert self.clock.getDelayedCalls() == [], self.clock.getDelayedCalls()
+        assert self.reactor.readers == [], self.poll._owners
+        assert not self.server._open and not self.server._sessions and not self.server._arrivals
+
+    def release(self) -> None:
+        """Close every socket; what is left of the sessions is of no use."""
+        for owner in list(self.poll._owners.values()):
+            if isinstance(owner, TlsTransport):
+                owner.abort()
+        self.poll._epoll.close()
