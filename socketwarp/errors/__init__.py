@@ -35,7 +35,15 @@ from ._base import (
 )
 from ._identity import CertificateRejected, EnrolmentFault, EnrolmentRefused, VerifierFault, VerifierRefused
 from ._ports import NoSuchPort, PortClosed, PortDenied, PortUnavailable, SourceDenied, StoreUnavailable
-from ._sessions import ConnectorAway, ConnectorDenied, NoSuchSession, SessionLost, SessionRefused, UidTaken
+from ._sessions import (
+    ConnectorAway,
+    ConnectorDenied,
+    NoSuchSession,
+    ProxyFailed,
+    SessionLost,
+    SessionRefused,
+    UidTaken,
+)
 from ._streams import (
     ConnectionIdle,
     ConnectionReset,
@@ -84,6 +92,7 @@ __all__ = [
     "PortDenied",
     "PortUnavailable",
     "PreconditionFailed",
+    "ProxyFailed",
     "ReaderStalled",
     "RequestTooLarge",
     "SessionLost",

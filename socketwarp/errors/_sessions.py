@@ -41,6 +41,12 @@ class SessionRefused(SessionLost):
         self.retryAfter = retryAfter
 
 
+class ProxyFailed(SessionLost):
+    """The HTTP proxy on the way to the listener made no connection to it; the text says why, and what to check."""
+
+    code = "proxy-failed"
+
+
 class NoSuchSession(SocketwarpError):
     """No session has that uid. The text is the original's, which its users' scripts compare."""
 

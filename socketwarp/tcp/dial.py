@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable
 from errno import EALREADY, EINPROGRESS, ETIMEDOUT
+from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -13,6 +14,8 @@ from zope.interface import implementer
 from ..interfaces import Address, ITcpProtocol
 from .poll import WRITABLE, IPoll, ISocketEvents
 from .transport import TcpTransport
+
+T = TypeVar("T")
 
 
 def dial(
@@ -26,19 +29,43 @@ def dial(
     :return: fires when the connection is made, and its protocol has it. Fails with an `OSError` of the type that says
         what happened (`ConnectionRefusedError`, `TimeoutError`…). Cancelling gives up.
     """
+
+    def take(connection: socket.socket) -> None:
+        TcpTransport(poll, connection, connected())
+
+    return _attempt(poll, clock, address, timeout, take)
+
+
+def dialSocket(poll: IPoll, clock: IReactorTime, address: Address, timeout: float) -> Deferred[socket.socket]:
+    """
+    Connect to an IPv4 or IPv6 address, as `dial` does.
+
+    :return: fires with the connected socket, which doesn't block, is watched by nobody and is the caller's.
+    """
+
+    def take(connection: socket.socket) -> socket.socket:
+        poll.forget(connection.fileno())
+        return connection
+
+    return _attempt(poll, clock, address, timeout, take)
+
+
+def _attempt(
+    poll: IPoll, clock: IReactorTime, address: Address, timeout: float, take: Callable[[socket.socket], T]
+) -> Deferred[T]:
     try:
         connection = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
         return fail(error)
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    attempt = _Attempt(poll, clock, connection, timeout, connected)
+    attempt = _Attempt(poll, clock, connection, timeout, take)
     attempt.begin(address)
     return attempt.done
 
 
 @implementer(ISocketEvents)
-class _Attempt:
+class _Attempt(Generic[T]):
     """A connection that is being made."""
 
     def __init__(
@@ -47,12 +74,13 @@ class _Attempt:
         clock: IReactorTime,
         connection: socket.socket,
         timeout: float,
-        connected: Callable[[], ITcpProtocol],
+        take: Callable[[socket.socket], T],
     ) -> None:
-        self.done: Deferred[None] = Deferred(lambda _: self._close())
+        """:param take: is given the socket once it is connected; what it returns is the result."""
+        self.done: Deferred[T] = Deferred(lambda _: self._close())
         self._poll = poll
         self._socket = connection
-        self._connected = connected
+        self._take = take
         self._timer = clock.callLater(timeout, self._fail, ETIMEDOUT)
 
     def begin(self, address: Address) -> None:
@@ -75,14 +103,13 @@ class _Attempt:
             self._fail(error)
             return
         try:
-            protocol = self._connected()
+            result = self._take(self._socket)
         except Exception:
             self._close()
             self.done.errback()
             return
-        TcpTransport(self._poll, self._socket, protocol)
         self._timer.cancel()
-        self.done.callback(None)
+        self.done.callback(result)
 
     def failed(self, reason: Failure) -> None:
         """See `ISocketEvents`: who waits for `done` has failed."""

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.tcp.dial import dial
+from socketwarp.tcp.dial import dial, dialSocket
 from socketwarp.tcp.poll import WRITABLE
 
 from .fakes import Recorder, makePoll
@@ -66,6 +66,39 @@ class DialTests(SynchronousTestCase):
             self.assertTrue(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             protocol.tcp.abortConnection()
             self.nothingIsLeft()
+
+    def test_aSocketIsHandedOver(self) -> None:
+        """Connected, watched by nobody."""
+        for kind in (socket.socket, Distant):
+            self.patch(socket, "socket", kind)
+            server = self.server(socket.AF_INET, "127.0.0.1")
+            done = dialSocket(self.poll, self.clock, server.getsockname(), 5.0)
+            if kind is Distant:
+                self.poll.doRead()
+            ours = self.successResultOf(done)
+            self.addCleanup(ours.close)
+            remote, _ = server.accept()
+            self.addCleanup(remote.close)
+            remote.sendall(b"hello")
+            self.assertEqual((b"hello", False), (ours.recv(10), ours.getblocking()))
+            self.assertTrue(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            self.nothingIsLeft()
+
+    def test_aSocketThatCanNotBeHad(self) -> None:
+        """As for a protocol: refused, late, given up."""
+        server = self.server(socket.AF_INET, "127.0.0.1")
+        place = server.getsockname()
+        server.close()
+        self.failureResultOf(dialSocket(self.poll, self.clock, place, 5.0), ConnectionRefusedError)
+        self.patch(socket, "socket", Distant)
+        place = self.server(socket.AF_INET, "127.0.0.1").getsockname()
+        late = dialSocket(self.poll, self.clock, place, 5.0)
+        self.clock.advance(5.0)
+        self.failureResultOf(late, TimeoutError)
+        unwanted = dialSocket(self.poll, self.clock, place, 5.0)
+        unwanted.cancel()
+        self.failureResultOf(unwanted, CancelledError)
+        self.nothingIsLeft()
 
     def test_aRefusalIsOne(self) -> None:
         server = self.server(socket.AF_INET, "127.0.0.1")
