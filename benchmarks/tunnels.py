@@ -105,7 +105,7 @@ def socketwarp(
     }
     stage.public("listener", *listener, **variables)
     until(lambda: _listens(stage, LOOPBACK, api), "the listener's API")
-    stage.closed("connector", *connector, **environment)
+    stage.closed("connector", *connector, **{"SWC_STATE_DIR": variables["SWL_STATE_DIR"], **environment})
     for purpose, (_, entry) in entries.items():
         wish = {"uid": UID, "port": entry, "connect_address": LOOPBACK, "connect_port": stage.targets[purpose]}
         until(partial(_open, stage, api, wish), "the connector")

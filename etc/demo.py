@@ -174,7 +174,7 @@ def startEnds(stage: Stage) -> str:
     }
     print(f"$ echo {shlex.quote(json.dumps(settings))} > settings.json", flush=True)
     (stage.directory / "settings.json").write_text(json.dumps(settings))
-    stage.start("connector", f"{BIN}/twistd --nodaemon --pidfile= swconnector")
+    stage.start("connector", f"{BIN}/twistd --nodaemon --pidfile= swconnector", SWC_STATE_DIR="state")
     stage.waitForLine("listener", "connector demo connected")
     return f"http://127.0.0.1:{api}"
 

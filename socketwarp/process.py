@@ -52,7 +52,8 @@ def parametersOf(kind: type[CommonSettings]) -> list[list[str | None]]:
 
 def _describe(names: Setting) -> str:
     unit = f" ({names.unit})" if names.unit else ""
-    return f"{names.help[0].upper()}{names.help[1:]}{unit}. [{names.environment}]"
+    help = f"file with the {names.help}" if names.secret else names.help
+    return f"{help[0].upper()}{help[1:]}{unit}. [{names.variables[-1]}]"
 
 
 _STATUSES = """\

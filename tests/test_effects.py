@@ -6,7 +6,7 @@ with the setting and without it; what they were made of is compared. A new setti
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -68,6 +68,8 @@ COMMON = {
     "keyPath": Effect.on("{}/other.key", "loadCredentials", "FileWatch"),
     "caPath": Effect.on("{}/other-ca.crt", "loadCredentials", "FileWatch"),
 }
+#: A connector that uses TLS only.
+BY_TLS = {"SWC_CARRIER": "tls"}
 #: The API's TLS, and what the SCEP server is called with, which need more than one setting to be there at all.
 TLS = {"APIS_CERT_PATH": "{}/end.crt", "APIS_KEY_PATH": "{}/end.key"}
 HTTPS = {"SWL_SCEP_URL": "https://127.0.0.1/verify"}
@@ -102,8 +104,10 @@ LISTENER = COMMON | {
 }
 CONNECTOR = COMMON | {
     "drainSeconds": Effect.on("7.5", "_drain"),
-    "serverName": Effect.on("127.0.0.7", "_makeLink", "connect"),
-    "port": Effect.on("1234", "connect"),
+    "stateDir": Effect.on("{}/other", "Remembered"),
+    "serverName": Effect.on("127.0.0.7", "_makeLink", "connectQuic"),
+    "port": Effect.on("1234", "connectQuic"),
+    "tlsPort": Effect.on("1234", "Attempts", **BY_TLS),
     "serverNames": Effect.on("127.0.0.7:1234", "_makeLink"),
     "allowTargets": Effect.on("10.0.0.0/8:22", "Policy"),
     "dialTimeout": Effect.on("7.5", "Targets"),
@@ -115,7 +119,7 @@ CONNECTOR = COMMON | {
 #: The files of an end itself.
 NEEDED = {"CERT": "end.crt", "KEY": "end.key", "CA": "ca.crt"}
 #: Those that aren't a value for somebody, but decide: each has a test of its own.
-DECISIONS = {"verifier", "apiUnauthenticated"}
+DECISIONS = {"verifier", "apiUnauthenticated", "carrier", "proxy", "noProxy"}
 TABLES: tuple[tuple[Any, type[CommonSettings], dict[str, Effect]], ...] = (  # Any: a module
     (listener_tap, ListenerSettings, LISTENER),
     (connector_tap, ConnectorSettings, CONNECTOR),
@@ -145,7 +149,10 @@ class EffectTests(TapTests):
         self.directory.mkdir()
         self.writeFiles(str(self.directory))
         self.patch(QuicServer, "listen", lambda server, interface, port: None)
-        self.patch(connector, "connect", lambda *arguments: Deferred())
+        self.patch(connector, "connectQuic", lambda *arguments: Deferred())
+        self.patch(connector, "connectTls", self.connectTls)
+        self.patch(connector, "dialSocket", lambda *arguments: Deferred())
+        self.patch(connector, "dialThrough", lambda *arguments: Deferred())
         self.patch(connector, "Poll", lambda reactor: reactor)
         self.patch(make, "Gate", self.gate)
         for owner, names in (
@@ -158,7 +165,7 @@ class EffectTests(TapTests):
             (Connectors, "drain"),
             (Ports, "stop"),
             (connector, "loadCredentials FileWatch TransportSettings MemoryBudget Policy Targets IncomingStreams"),
-            (connector, "Backoff Link connect"),
+            (connector, "Backoff Link connectQuic TlsSettings Attempts Remembered dialSocket dialThrough"),
             (connector.ConnectorService, "_makeLink _drain"),
         ):
             for name in names.split():
@@ -214,7 +221,7 @@ class EffectTests(TapTests):
         """What an end needs, and the changes."""
         prefix = "SWL" if tap is listener_tap else "SWC"
         needed = {f"{prefix}_{name}_PATH": f"{{}}/{file}" for name, file in NEEDED.items()}
-        needed |= {"SWC_SERVER_NAME": "127.0.0.1", "SWL_STATE_DIR": "{}/state", **changes}
+        needed |= {"SWC_SERVER_NAME": "127.0.0.1", f"{prefix}_STATE_DIR": "{}/state", **changes}
         return {name: text.format(self.directory) for name, text in needed.items()}
 
     def test_everySettingHasAnEntry(self) -> None:
@@ -263,7 +270,57 @@ class EffectTests(TapTests):
         status, _ = self.fails(lambda: self.begin(listener_tap, {"APIS_ADDRS": "0.0.0.0"}))
         self.assertEqual(78, status)
 
-    def test_noSettingIsASecret(self) -> None:
-        """Keys and tokens are in files, whose paths anybody may see; a secret would need a file, too."""
-        for _, kind, _ in TABLES:
-            self.assertEqual([], [names.flag for names in settingsOf(kind).values() if names.secret])
+    def connectTls(self, poll: object, clock: object, dial: Callable[[], object], *others: object) -> Deferred[object]:
+        """The carrier TLS, which makes a connection at least."""
+        self.given["connectTls"] = list(others)
+        dial()
+        return Deferred()
+
+    def dials(self, **environment: str) -> set[str]:
+        """Which of the two ways to a TCP connection a connector goes."""
+        self.begin(connector_tap, environment)
+        return {"dialSocket", "dialThrough"} & set(self.given)
+
+    def test_theCarrierIsTheOneThatIsNamed(self) -> None:
+        """Alone; ``auto`` begins with QUIC."""
+        for name, used in (("quic", {"connectQuic"}), ("tls", {"connectTls"}), ("auto", {"connectQuic"})):
+            self.begin(connector_tap, {"SWC_CARRIER": name})
+            self.assertEqual(used, {"connectQuic", "connectTls"} & set(self.given), name)
+            self.assertEqual(2 if name == "auto" else 1, len(self.attemptsMade()), name)
+
+    def attemptsMade(self) -> list[object]:
+        """By how many carriers attempts may be made."""
+        return [each for each in self.given["Attempts"] if isinstance(each, int)]
+
+    def test_theTransportOfTlsIsTold(self) -> None:
+        for variable, value in (
+            ("SWC_IDLE_SECONDS", 77.5),
+            ("SWC_KEEPALIVE_SECONDS", 7.5),
+            ("SWC_HANDSHAKE_SECONDS", 8.5),
+            ("SWC_STREAM_LIMIT", 123),
+        ):
+            self.begin(connector_tap, {**BY_TLS, variable: str(value)})
+            self.assertIn(value, self.given["TlsSettings"], variable)
+
+    def test_theProxyIsOnTheWay(self) -> None:
+        """With who we are there; it, and not the listener, is connected to, by TLS alone."""
+        self.assertEqual({"dialThrough"}, self.dials(SWC_PROXY="http://me:x@127.0.0.7:3128"))
+        self.assertEqual(("127.0.0.7", 3128), self.given["dialThrough"][2])
+        self.assertEqual([("127.0.0.1", 11443), "me:x"], self.given["dialThrough"][3:5])
+        self.assertNotIn("connectQuic", self.given)
+
+    def test_whoIsExemptIsReachedWithoutIt(self) -> None:
+        proxy = {"SWC_PROXY": "http://127.0.0.7:3128", **BY_TLS}
+        self.assertEqual({"dialSocket"}, self.dials(SWC_NO_PROXY="127.0.0.0/8", **proxy))
+        self.assertEqual({"dialThrough"}, self.dials(SWC_NO_PROXY="127.0.0.2", **proxy))
+
+    def test_aSecretIsInAFileOrTheEnvironment(self) -> None:
+        """Never on a command line: its option names a file, as does its second variable."""
+        secrets = [names for _, kind, _ in TABLES for names in settingsOf(kind).values() if names.secret]
+        self.assertEqual(["proxy-file"], [names.flag for names in secrets])
+        file = self.directory / "secret"
+        file.write_text("http://me:x@127.0.0.7:3128\n")
+        others = self.environment(connector_tap, {})
+        given = load(ConnectorSettings, {}, {**others, "SWC_PROXY": "http://me:x@127.0.0.7:3128"})
+        self.assertEqual(given, load(ConnectorSettings, {"proxy-file": str(file)}, others))
+        self.assertEqual(given, load(ConnectorSettings, {}, {**others, "SWC_PROXY_FILE": str(file)}))

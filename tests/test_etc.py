@@ -156,7 +156,8 @@ class ImageTests(SynchronousTestCase):
         words = [json.loads(re.findall(rf"^{name} (.*)$", text, re.MULTILINE)[-1]) for name in ("ENTRYPOINT", "CMD")]
         self.assertEqual([["twistd", "--nodaemon", "--pidfile="], ["swlistener"]], words)
         variables = set(re.findall(r"\b(?:SWL|SWC|APIS)_\w+", text))
-        self.assertLessEqual(variables, {each.environment for each in settingsOf(ListenerSettings).values()})
+        kinds = (ListenerSettings, ConnectorSettings)
+        self.assertLessEqual(variables, {each.environment for kind in kinds for each in settingsOf(kind).values()})
 
 
 class DashboardTests(SynchronousTestCase):
@@ -217,7 +218,7 @@ class ManualTests(SynchronousTestCase):
         self.assertEqual([], [words for words in quoted if words not in code])
 
     def test_settingsAndFilesAreNamedAsTheyAre(self) -> None:
-        known = {each.environment for _, kind in ENDS.values() for each in settingsOf(kind).values()}
+        known = {name for _, kind in ENDS.values() for each in settingsOf(kind).values() for name in each.variables}
         for both in re.findall(r"…(_[A-Z_]+)", self.text):
             self.assertIn(f"SWL{both}", known)
         self.assertLessEqual(set(re.findall(r"\b(?:SWL|SWC|APIS)_[A-Z_]+", self.text)), known)

@@ -101,8 +101,9 @@ class ReadmeTests(SynchronousTestCase):
             readme += f" SWL{both} SWC{both}"
         named = set(re.findall(r"\b(?:SWL|SWC|APIS)_[A-Z][A-Z_]*", readme))
         known = {
-            setting.environment
+            variable
             for kind in (ListenerSettings, ConnectorSettings)
             for setting in settingsOf(kind).values()
+            for variable in setting.variables
         }
         self.assertEqual(known | {"SWC_SETTINGS"}, named)

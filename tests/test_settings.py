@@ -15,8 +15,10 @@ from socketwarp.settings import (
     CommonSettings,
     ConnectorSettings,
     Effective,
+    ListenerName,
     ListenerSettings,
     PortRange,
+    Proxy,
     effective,
     load,
     parsePortRanges,
@@ -24,7 +26,8 @@ from socketwarp.settings import (
     settingsOf,
 )
 from socketwarp.settings._fields import setting
-from socketwarp.settings._kinds import WORDS, Kind
+from socketwarp.settings._kinds import PROXY, WORDS, Kind
+from socketwarp.settings._proxy import isExempt, parseExempt
 from socketwarp.settings._rules import parseListeners
 
 SETTINGS_JSON = {
@@ -417,10 +420,160 @@ class TheStateDirectory(SettingsTests):
             self.assertEqual(load(ListenerSettings, {}, environment).stateDir, Path(expected))
             del environment[name]
 
+    def test_theConnectorsIsFoundTheSameWay(self) -> None:
+        """It keeps something, too."""
+        self.assertEqual(Path("/set"), self.connector(SWC_STATE_DIR="/set", STATE_DIRECTORY="/systemd").stateDir)
+        self.assertEqual(Path("/systemd"), self.connector(STATE_DIRECTORY="/systemd").stateDir)
+
     def test_settingsMadeByHandHaveOneToo(self) -> None:
         """From the process's own environment."""
         self.patch(os, "environ", {"STATE_DIRECTORY": "/systemd"})
         self.assertEqual(ListenerSettings().stateDir, Path("/systemd"))
+
+
+class TheCarriersSettings(SettingsTests):
+    """What carries sessions, and what they pass."""
+
+    def test_ports(self) -> None:
+        """TLS has the number of QUIC unless it is told another; a listener's own is that of both."""
+        own, other = ListenerName("a", 1), ListenerName("b")
+        self.assertEqual([(1, 1), (11443, 11443)], [self.connector().portsOf(each) for each in (own, other)])
+        settings = self.connector(SWC_TLS_PORT="443")
+        self.assertEqual([(1, 1), (11443, 443)], [settings.portsOf(each) for each in (own, other)])
+        self.assertIn("SWC_TLS_PORT: '0' is not a port number from 1", self.refusal(SWC_TLS_PORT="0"))
+
+    def test_listeners(self) -> None:
+        settings = self.connector(SWC_SERVER_NAMES="b:1")
+        self.assertEqual((ListenerName("listener.example.net"), ListenerName("b", 1)), settings.listeners)
+
+    def test_carriers(self) -> None:
+        self.assertEqual("auto", self.connector().carrier)
+        self.assertEqual("tls", self.connector(SWC_CARRIER="TLS").carrier)
+        self.assertIn("one of quic, tls, auto", self.refusal(SWC_CARRIER="tcp"))
+
+    def test_proxies(self) -> None:
+        """Host and port, and who we are, percent-encoded."""
+        for text, proxy in (
+            ("http://proxy.example.net:3128", Proxy("proxy.example.net", 3128)),
+            ("http://proxy/", Proxy("proxy", 80)),
+            ("HTTP://[2001:db8::1]:8080", Proxy("2001:db8::1", 8080)),
+            ("http://me@proxy:1", Proxy("proxy", 1, "me:")),
+            ("http://d%5Cme:a%40b%3ac%25@proxy:1", Proxy("proxy", 1, "d\\me:a@b:c%")),
+            ("http://me:gr%C3%BC%C3%9Fe@proxy:1", Proxy("proxy", 1, "me:gr\u00fc\u00dfe")),
+        ):
+            self.assertEqual(proxy, PROXY(text))
+            self.assertNotIn("a@b", f"{PROXY(text)} {PROXY(text)!r}")
+        self.assertEqual("http://[2001:db8::1]:80", str(Proxy("2001:db8::1", 80, "me:secret")))
+
+    def test_whatIsNoProxy(self) -> None:
+        """One line that shows no password."""
+        for text, words in (
+            ("https://me:sesame@proxy:1", "the scheme has to be http"),
+            ("socks5://proxy:1080", "the scheme has to be http"),
+            ("proxy:3128", "the scheme has to be http"),
+            ("http://", "nothing but user"),
+            ("http://proxy:0", "nothing but user"),
+            ("http://me:sesame@proxy/path", "nothing but user"),
+            ("http://proxy?x", "nothing but user"),
+            ("http://proxy:99999", "host or port can't be read"),
+            ("http://[x:1", "host or port can't be read"),
+            ("http://:sesame@proxy", "a password without a user"),
+            ("http://me:100%sesame@proxy", "written %25"),
+            ("http://a%3Ab:sesame@proxy", "no colon"),
+            ("http://me:sesame%0d%0aX:1@proxy", "control characters"),
+            ("http://me:sesame%ff@proxy", "is not an HTTP proxy"),
+        ):
+            line = self.refusal(SWC_PROXY=text)
+            self.assertIn(words, line)
+            self.assertTrue(line.startswith("SWC_PROXY: ******** is not an HTTP proxy, such as"), line)
+            self.assertNotIn("sesame", line)
+
+    def test_fromAFile(self) -> None:
+        """Whose name others may see; the URL is nowhere on a command line."""
+        path = self.file("http://me:sesame@proxy:3128\n", "proxy")
+        expected = Proxy("proxy", 3128, "me:sesame")
+        self.assertEqual(expected, self.connector(SWC_PROXY_FILE=path).proxy)
+        flags = {"proxy-file": path}
+        environment = {"SWC_SETTINGS": self.file(SETTINGS_JSON), "SWC_PROXY": "http://other"}
+        self.assertEqual(expected, load(ConnectorSettings, flags, environment).proxy)
+        self.assertEqual(expected, self.connector(SETTINGS_JSON | {"proxy": "http://me:sesame@proxy:3128"}).proxy)
+        listed = effective(ConnectorSettings, flags, environment)
+        self.assertIn(Effective("proxy", "--proxy-file", "********", "flag"), listed)
+        without = effective(ConnectorSettings, {}, {"SWC_SETTINGS": environment["SWC_SETTINGS"]})
+        self.assertIn(Effective("proxy", "SWC_PROXY", "", "default"), without)
+
+    def test_aFileThatHasNone(self) -> None:
+        for content, words in (
+            ("", "is empty: put an HTTP proxy"),
+            ("ftp://sesame", ": ******** is not an HTTP proxy"),
+        ):
+            line = self.refusal(SWC_PROXY_FILE=self.file(content, "proxy"))
+            self.assertTrue(line.startswith("SWC_PROXY_FILE: "), line)
+            self.assertIn(words, line)
+            self.assertNotIn("sesame", line)
+        self.assertIn("can't be read: No such file", self.refusal(SWC_PROXY_FILE="/nowhere"))
+        self.assertIn("can't be read: it is no text", self.refusal(SWC_PROXY_FILE=self.binary()))
+        line = self.refusal(SWC_PROXY_FILE="/x", SWC_PROXY="http://proxy")
+        self.assertEqual("SWC_PROXY, SWC_PROXY_FILE: both are set: leave one of them out", line)
+
+    def binary(self) -> str:
+        """A file's path."""
+        path = self.file("", "proxy")
+        Path(path).write_bytes(b"\xff")
+        return path
+
+    def test_otherProgramsVariables(self) -> None:
+        """Count when nobody has told us, the smaller letters first; one that is empty doesn't."""
+        both = {"https_proxy": "http://small:1", "HTTPS_PROXY": "http://large:1"}
+        self.assertEqual(Proxy("small", 1), self.connector(**both).proxy)
+        self.assertEqual(Proxy("large", 1), self.connector(**(both | {"https_proxy": " "})).proxy)
+        self.assertEqual(Proxy("own", 80), self.connector(SWC_PROXY="http://own", **both).proxy)
+        self.assertEqual(Proxy("own", 80), self.connector(SETTINGS_JSON | {"proxy": "http://own"}, **both).proxy)
+        listed = effective(ConnectorSettings, {}, {"SWC_SETTINGS": self.file(SETTINGS_JSON), **both})
+        self.assertIn(Effective("proxy", "https_proxy", "********", "environment"), listed)
+        self.assertIn("HTTPS_PROXY: ******** is not", self.refusal(HTTPS_PROXY="socks5://me:sesame@proxy"))
+        self.assertEqual(("a", ".b"), self.connector(NO_PROXY="a, .b").noProxy)
+        self.assertEqual(("c",), self.connector(NO_PROXY="a", SWC_NO_PROXY="c").noProxy)
+
+    def test_whoIsReachedWithoutIt(self) -> None:
+        for exempt, host, isSo in (
+            ("*", "a.example.net", True),
+            ("example.net", "a.example.net", True),
+            ("example.net", "EXAMPLE.net.", True),
+            (".example.net", "example.net", True),
+            ("*.example.net", "a.example.net", True),
+            ("example.net", "anexample.net", False),
+            ("other,example.net:443", "example.net", True),
+            ("example.net:80", "example.net", False),
+            ("192.0.2.1", "192.0.2.1", True),
+            ("192.0.2.0/24", "192.0.2.9", True),
+            ("192.0.2.1/24", "192.0.2.9", True),
+            ("192.0.2.0/24", "198.51.100.1", False),
+            ("192.0.2.1:443", "192.0.2.1", True),
+            ("192.0.2.1:80", "192.0.2.1", False),
+            ("2001:db8::/32", "2001:db8::1", True),
+            ("[2001:db8::1]:443", "2001:db8::1", True),
+            ("[2001:db8::1]", "2001:db8::1", True),
+            ("2001:db8::1", "2001:db8::2", False),
+            ("192.0.2.0/24", "example.net", False),
+            ("example.net", "192.0.2.1", False),
+            (".,:,/", "example.net", False),
+            ("", "example.net", False),
+        ):
+            self.assertIs(isSo, isExempt(parseExempt(exempt), host, 443), (exempt, host))
+
+    def test_aProxyIsForThoseListenersThatAreNotExempt(self) -> None:
+        settings = self.connector(SWC_PROXY="http://proxy", SWC_SERVER_NAMES="b,c:1", SWC_NO_PROXY="b,c:2")
+        proxy = Proxy("proxy", 80)
+        self.assertEqual([proxy, None, proxy], [settings.proxyOf(each) for each in settings.listeners])
+
+    def test_quicCanNotPassAProxy(self) -> None:
+        """Unless no listener is behind it."""
+        line = self.refusal(SWC_CARRIER="quic", SWC_PROXY="http://me:sesame@proxy")
+        self.assertIn("SWC_CARRIER: 'quic' can't pass the HTTP proxy", line)
+        self.assertIn("listener.example.net", line)
+        self.assertNotIn("sesame", line)
+        self.connector(SWC_CARRIER="quic", HTTPS_PROXY="http://proxy", NO_PROXY=".example.net")
 
 
 class TheVerifiersSettings(SettingsTests):

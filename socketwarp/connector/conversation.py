@@ -5,6 +5,7 @@ from collections.abc import Callable
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from ..control import ControlStream
@@ -19,6 +20,8 @@ WELCOME_SECONDS = 15.0
 PING_SECONDS = 10.0
 #: Seconds that an answer may take; then the session is doubted.
 PONG_SECONDS = 5.0
+#: Seconds, and pings, of a rehearsal: as many as leave a listener's limit for hello some room.
+REHEARSAL_SECONDS = 3
 
 
 def _ignore(*_: object) -> None:
@@ -42,6 +45,7 @@ class Conversation:
     fellSilent: Callable[[], None] = attrs.field(default=_ignore, init=False)
     _control: ControlStream | None = attrs.field(default=None, init=False)
     _answer: "Deferred[Conversation]" = attrs.field(init=False)
+    _isOpened: bool = attrs.field(default=False, init=False)
     _number: int = attrs.field(default=0, init=False)
     _isAsking: bool = attrs.field(default=False, init=False)
     _call: IDelayedCall | None = attrs.field(default=None, init=False)
@@ -65,21 +69,56 @@ class Conversation:
         Introduce ourselves. Fires with this once the listener has admitted us; fails with `errors.SessionRefused` when
         it doesn't, and with `errors.SessionLost`. Cancelling closes the session.
         """
+        self._isOpened = True
         if not DIALECTS[self.session.protocol].hasControl:
             self._answer.callback(self)
             return self._answer
         opening = Deferred.fromCoroutine(self._introduce(hello))
         opening.addErrback(self._fail)
-        late = SessionLost(f"the listener didn't answer hello within {WELCOME_SECONDS:g} s", Code.TIMED_OUT)
-        return self._answer.addTimeout(WELCOME_SECONDS, self._clock, lambda *_: Failure(late))
+        self._setCall(WELCOME_SECONDS, self._unwelcomed)
+        return self._answer
 
     async def _introduce(self, hello: Hello) -> None:
-        stream = await self.session.openStream()
-        self._control = ControlStream(stream, self._received, self._broken)
+        await self._openControl()
         self.say(hello)
 
+    async def _openControl(self) -> None:
+        if self._control is None:
+            stream = await self.session.openStream()
+            self._control = ControlStream(stream, self._received, self._broken)
+
+    def _unwelcomed(self) -> None:
+        late = SessionLost(f"the listener didn't answer hello within {WELCOME_SECONDS:g} s", Code.TIMED_OUT)
+        self._fail(Failure(late))
+        self.session.close(Code.TIMED_OUT, str(late))
+
+    def rehearse(self) -> "Deferred[Conversation]":
+        """
+        Before `open`: see whether this session holds, by pings for `REHEARSAL_SECONDS`, which a listener answers before
+        hello, too (but waits for that no longer than 5 seconds). Fires with this; fails with `errors.SessionLost`, and
+        the session is closed. Cancelling closes the session.
+        """
+        return Deferred.fromCoroutine(self._rehearse())
+
+    async def _rehearse(self) -> "Conversation":
+        try:
+            if not DIALECTS[self.session.protocol].hasControl:
+                raise SessionLost(f"the listener speaks no more than {self.session.protocol}")
+            await self._openControl()
+            for _ in range(REHEARSAL_SECONDS):
+                self._isAsking = True
+                self._number += 1
+                self.say(Ping(self._number))
+                await deferLater(self._clock, 1.0)
+                if self._isAsking or not self.session.isOpen:
+                    raise SessionLost("pings aren't answered within a second", Code.TIMED_OUT)
+        except BaseException:
+            self.session.close(Code.NO_ERROR, "it was only a try")
+            raise
+        return self
+
     def _fail(self, failure: Failure) -> None:
-        if not self._answer.called:
+        if self._isOpened and not self._answer.called:
             self._answer.errback(failure)
 
     def _received(self, message: Message) -> None:
@@ -92,12 +131,14 @@ class Conversation:
                 self.wentAway(message)
             case Pong() if message.number == self._number and self._isAsking:
                 self._isAsking = False
-                self._setCall(PING_SECONDS, self.probe)
+                if self.welcome is not None:
+                    self._setCall(PING_SECONDS, self.probe)
 
     def _welcomed(self, welcome: Welcome) -> None:
         if self._answer.called:
             return
         self.welcome = welcome
+        self._stopCall()
         self.session.admitted(welcome.ticket)
         if PING in welcome.features:
             self._setCall(PING_SECONDS, self.probe)

@@ -98,10 +98,11 @@ class _Hands:
         self._connectedAt = self.clock.seconds()
         self._yields = False
         self.log.info(
-            "{listener}: connected to {address} by {protocol}{uid}, session {session}",
+            "{listener}: connected to {address} by {protocol} over {carrier}{uid}, session {session}",
             listener=self.name,
             address=place(*session.peerAddress),
             protocol=session.protocol,
+            carrier=session.carrier,
             uid=f" as {welcome.uid}" if welcome else "",
             session=welcome.session if welcome else session.sessionId,
         )

@@ -37,11 +37,16 @@ _CODES = {
 }
 
 
+def isAlert(errorCode: int) -> bool:
+    """Whether the code of a session's end is that of a TLS alert."""
+    return _CRYPTO_ERROR <= errorCode < _CRYPTO_ERROR + 256
+
+
 def explain(error: BaseException) -> str:
     """One sentence about the end of a session or an attempt: what happened, and the other end's own words."""
     if not isinstance(error, SessionLost) or error.errorCode is None:
         return str(error) or type(error).__name__
-    if _CRYPTO_ERROR <= error.errorCode < _CRYPTO_ERROR + 256:
+    if isAlert(error.errorCode):
         return f"{_alert(error.errorCode - _CRYPTO_ERROR, error.fromPeer)}: {error}"
     if error.fromPeer and error.errorCode in _CODES:
         return f"{_CODES[Code(error.errorCode)]}: {error}"

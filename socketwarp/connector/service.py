@@ -1,6 +1,7 @@
-"""The connector, put together: the one module of this room that knows `quic`."""
+"""The connector, put together: the one module of this room that knows `quic` and `tls`."""
 
 import random
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from os import urandom
@@ -15,19 +16,25 @@ from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, ISession
 from ..memory import MemoryBudget
-from ..quic.endpoint import TransportSettings, connect
+from ..quic.endpoint import TransportSettings
+from ..quic.endpoint import connect as connectQuic
 from ..settings import ConnectorSettings, ListenerName
-from ..tcp.dial import dial
+from ..tcp.connect import dialThrough
+from ..tcp.dial import dial, dialSocket
 from ..tcp.poll import Poll
+from ..tls.client import connect as connectTls
+from ..tls.session import TlsSettings
 from ..wire.dialect import DIALECTS
 from ..wire.messages import PING, YIELDS, Hello
 from .attempt import Attempts
 from .backoff import Backoff
+from .carriers import Carrier, Carriers, trialBackoff
 from .conversation import Conversation
 from .link import Link
 from .names import place
 from .network import NetworkWatch
 from .policy import Policy
+from .remembered import Remembered
 from .streams import IncomingStreams
 from .targets import Targets
 
@@ -75,35 +82,68 @@ class ConnectorService(MultiService):
         self._credentials = credentials
         self._instance = urandom(8).hex()
         self._links: list[Link] = []
+        self._carriers: list[Carriers] = []
 
     def startService(self) -> None:
         """Connect, and stay connected."""
         settings = self._settings
-        dialOne = partial(dial, Poll(self._reactor), self._reactor)
+        self._poll = Poll(self._reactor)
+        dialOne = partial(dial, self._poll, self._reactor)
         targets = Targets(Policy(settings.allowTargets), self._reactor, dialOne, settings.dialTimeout)
         self._streams = IncomingStreams(targets, self._reactor, settings.dialLimit)
         self._memory = MemoryBudget(self._reactor, settings.memoryBudget, self._full)
         self._network = NetworkWatch(self._reactor, self._reactor, self._wake)
-        self._links = [self._makeLink(name) for name in (ListenerName(settings.serverName), *settings.serverNames)]
+        listeners = {self._nameOf(listener): listener for listener in settings.listeners}
+        remembered = Remembered(settings.stateDir, tuple(listeners))
+        self._links = [self._makeLink(name, listener, remembered) for name, listener in listeners.items()]
         for link in self._links:
             link.setServiceParent(self)
         self._credentials.start()
         self._network.start()
         super().startService()
 
-    def _makeLink(self, listener: ListenerName) -> Link:
+    def _nameOf(self, listener: ListenerName) -> str:
+        """What logs call it: its host, and the port where it is sought first."""
+        quicPort, tlsPort = self._settings.portsOf(listener)
+        return place(listener.host, quicPort if self._mayUseQuic(listener) else tlsPort)
+
+    def _mayUseQuic(self, listener: ListenerName) -> bool:
+        return self._settings.carrier != "tls" and self._settings.proxyOf(listener) is None
+
+    def _makeLink(self, name: str, listener: ListenerName, remembered: Remembered) -> Link:
         settings, clock = self._settings, self._reactor
-        port = listener.port or settings.port
-        attempts = Attempts(
-            listener.host, port, self._reactor.nameResolver, clock, partial(self._connect, listener.host)
-        )
-        return Link(
-            place(listener.host, port),
-            partial(self._converse, attempts),
+        ways = self._waysTo(listener)
+        carriers: Carriers | None = None
+        if len(ways) > 1:
+            carriers = Carriers(name, ways, remembered, trialBackoff(random.random), clock)
+            self._carriers.append(carriers)
+        link = Link(
+            name,
+            partial(self._converse, carriers or partial(self._attempt, *ways.values())),
             Backoff(settings.backoffBase, settings.backoffCap, random.random),
             settings.stableSeconds,
             clock,
         )
+        if carriers is not None:
+            carriers.changeOver = link.renew
+        return link
+
+    def _waysTo(self, listener: ListenerName) -> dict[Carrier, Callable[[], Deferred[ISession]]]:
+        """How a listener may be reached: one attempt by each carrier."""
+        settings, resolver, clock = self._settings, self._reactor.nameResolver, self._reactor
+        quicPort, tlsPort = settings.portsOf(listener)
+        proxy = settings.proxyOf(listener)
+        ways: dict[Carrier, Callable[[], Deferred[ISession]]] = {}
+        if self._mayUseQuic(listener):
+            connect = partial(self._connectQuic, listener.host)
+            ways["quic"] = Attempts(listener.host, quicPort, resolver, clock, connect)
+        if settings.carrier != "quic":
+            host, port = (listener.host, tlsPort) if proxy is None else (proxy.host, proxy.port)
+            ways["tls"] = Attempts(host, port, resolver, clock, partial(self._connectTls, listener), "TCP")
+        if proxy is not None:
+            text = "{listener} is reached through the HTTP proxy {proxy}, and so by tls only"
+            self._log.info(text, listener=str(listener), proxy=str(proxy))
+        return ways
 
     def renew(self) -> None:
         """There is a new certificate: change over to it, and drop nobody."""
@@ -111,6 +151,8 @@ class ConnectorService(MultiService):
             link.renew()
 
     def _wake(self) -> None:
+        for carriers in self._carriers:
+            carriers.wake()
         for link in self._links:
             link.wake()
 
@@ -133,9 +175,11 @@ class ConnectorService(MultiService):
     async def _stop(self) -> None:
         self._credentials.stop()
         self._network.stop()
+        tries = DeferredList([carriers.stop() for carriers in self._carriers])
         if self._settings.drainSeconds:
             await self._drain(self._settings.drainSeconds)
         await maybeDeferred(super().stopService)
+        await tries
         await self._streams.whenIdle()
 
     async def _drain(self, seconds: float) -> None:
@@ -164,20 +208,24 @@ class ConnectorService(MultiService):
         what.addCallback(happened)
         await waiting
 
-    def _converse(self, attempts: Attempts, yields: bool) -> Deferred[Conversation]:
+    def _attempt(self, attempts: Callable[[], Deferred[ISession]]) -> Deferred[Conversation]:
+        """One attempt by the one carrier that there is."""
+        return attempts().addCallback(Conversation, self._reactor)
+
+    def _converse(self, attempts: Callable[[], Deferred[Conversation]], yields: bool) -> Deferred[Conversation]:
         """One attempt, until the listener has admitted us. Streams are served from the session's beginning on."""
 
         async def converse() -> Conversation:
-            session = await attempts()
-            self._memory.watch(session)
-            self._streams.serve(session)
+            conversation = await attempts()
+            self._memory.watch(conversation.session)
+            self._streams.serve(conversation.session)
             features = (PING, YIELDS) if yields else (PING,)
             hello = Hello("socketwarp", version("socketwarp"), self._instance, self._settings.streamLimit, features)
-            return await Conversation(session, self._reactor).open(hello)
+            return await conversation.open(hello)
 
         return Deferred.fromCoroutine(converse())
 
-    def _connect(self, serverName: str, address: Address) -> Deferred[ISession]:
+    def _connectQuic(self, serverName: str, address: Address) -> Deferred[ISession]:
         """One QUIC connection to one address, with the certificate as it is now."""
         settings = self._settings
         transport = TransportSettings(
@@ -188,4 +236,21 @@ class ConnectorService(MultiService):
             sessionWindow=settings.sessionWindow,
             streamLimit=settings.streamLimit,
         )
-        return connect(self._reactor, address, serverName, self._credentials.current, PROTOCOLS, transport)
+        return connectQuic(self._reactor, address, serverName, self._credentials.current, PROTOCOLS, transport)
+
+    def _connectTls(self, listener: ListenerName, address: Address) -> Deferred[ISession]:
+        """A session by TLS, to one address of the listener or of the proxy on the way."""
+        settings, clock, timeout = self._settings, self._reactor, self._settings.handshakeTimeout
+        proxy = settings.proxyOf(listener)
+        if proxy is None:
+            dialOne = partial(dialSocket, self._poll, clock, address, timeout)
+        else:
+            target = (listener.host, settings.portsOf(listener)[1])
+            dialOne = partial(dialThrough, self._poll, clock, address, target, proxy.credentials, timeout)
+        transport = TlsSettings(
+            idleTimeout=settings.idleTimeout,
+            keepAlive=settings.keepAlive,
+            handshakeTimeout=settings.handshakeTimeout,
+            streamLimit=settings.streamLimit,
+        )
+        return connectTls(self._poll, clock, dialOne, listener.host, self._credentials.current, transport)

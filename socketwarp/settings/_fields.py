@@ -1,5 +1,7 @@
 """What a field of a settings class knows about itself, and the fields that both ends share."""
 
+# ruff: noqa: RUF009 (setting() is an attrs.field())
+
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import attrs
 
-from ._kinds import PATHS, SECONDS, SECONDS_OR_NONE, Kind, choice, wholeNumber
+from ._kinds import PATH, PATHS, SECONDS, SECONDS_OR_NONE, Kind, choice, wholeNumber
 
 T = TypeVar("T")
 _METADATA = "socketwarp"
@@ -21,7 +23,9 @@ class Setting:
     :ivar environment: the variable; one that starts with ``_`` gets the end's own prefix, ``SWL`` or ``SWC``.
     :ivar flag: the option of the plugin, without the dashes.
     :ivar key: the key in a settings file.
-    :ivar secret: its value is never shown.
+    :ivar secret: its value is never shown, and never given on a command line, where others can see it: the option, and
+        the variable with ``_FILE`` behind its name, name a file that holds it.
+    :ivar fallbacks: other programs' variables, which count when nobody has said it to us; one that is empty doesn't.
     :ivar defaultFrom: makes the default from the environment.
     """
 
@@ -32,7 +36,13 @@ class Setting:
     kind: Kind[Any]  # Any: settings of every type
     unit: str = ""
     secret: bool = False
+    fallbacks: tuple[str, ...] = ()
     defaultFrom: Callable[[Mapping[str, str]], object] | None = None
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Those that it is read from: its own, and that of a secret's file."""
+        return (self.environment, f"{self.environment}_FILE") if self.secret else (self.environment,)
 
 
 def setting(
@@ -45,13 +55,22 @@ def setting(
     key: str = "",
     unit: str = "",
     secret: bool = False,
+    fallbacks: tuple[str, ...] = (),
     defaultFrom: Callable[[Mapping[str, str]], object] | None = None,
 ) -> T:
     """A field of a settings class; without a default it is required."""
-    names = Setting(environment, flag, key or flag.replace("-", "_"), help, kind, unit, secret, defaultFrom)
+    names = Setting(environment, flag, key or flag.replace("-", "_"), help, kind, unit, secret, fallbacks, defaultFrom)
     if defaultFrom is not None:
         default = attrs.Factory(lambda: defaultFrom(os.environ))
     return cast(T, attrs.field(default=default, converter=kind, metadata={_METADATA: names}))
+
+
+def stateDirectory(environment: Mapping[str, str]) -> Path:
+    """Systemd's state directory (the first, when there are several), else the XDG base directory's."""
+    if systemd := environment.get("STATE_DIRECTORY"):
+        return Path(systemd.split(":")[0])
+    home = Path(environment.get("HOME") or "/")
+    return Path(environment.get("XDG_STATE_HOME") or home / ".local/state") / "socketwarp"
 
 
 #: Flow-control windows: at least one datagram's worth, at most what an end with one busy session can afford.
@@ -65,7 +84,7 @@ _LOG_LEVELS = choice("error", "warn", "info", "debug")
 @attrs.frozen(kw_only=True)
 class CommonSettings:
     """
-    What both ends have: the log and the transport. The numbers are PROTOCOL.md's.
+    What both ends have: the log, the transport, and a place for what survives a restart. The numbers are PROTOCOL.md's.
 
     :ivar logFormat: ``text`` for people, ``json`` for programs: one object on each line.
     :ivar crlPaths: revocation lists (PEM or DER) for the other end's certificates; none: no check of revocation.
@@ -154,6 +173,9 @@ class CommonSettings:
         "running connections may take to finish after SIGTERM",
         default=30.0,
         unit="seconds",
+    )
+    stateDir: Path = setting(
+        PATH, "_STATE_DIR", "state-dir", "directory for what survives a restart", defaultFrom=stateDirectory
     )
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from ._proxy import parseExempt, parseProxy
 from ._rules import parseListeners, parsePortRanges, parseTargetRules
 
 T = TypeVar("T")
@@ -169,6 +170,7 @@ def choice(*words: W) -> Kind[W]:
 PORT = wholeNumber("a port number from 0 to 65535", 0, 65535)
 #: A port of its own, the number that another setting gives, or none.
 TLS_PORT: Kind[int | Literal["same", "off"]] = Kind("a port number from 0 to 65535, same, or off", (int, str), _tlsPort)
+OPTIONAL_PORT = optional(wholeNumber("a port number from 1 to 65535", 1, 65535))
 SECONDS = Kind("a number of seconds greater than 0", (int, float), _seconds)
 SECONDS_OR_NONE = Kind("a number of seconds, 0 or more", (int, float), _duration)
 ADDRESS = Kind("an IP address of this host, such as 127.0.0.1, 0.0.0.0 or ::", (str,), _address)
@@ -194,3 +196,6 @@ TARGETS = Kind(
     (str, list),
     parseTargetRules,
 )
+PROXY = optional(Kind("an HTTP proxy, such as http://proxy.example.net:3128", (str,), parseProxy))
+#: What NO_PROXY has; other programs take anything there, too.
+EXEMPT = Kind("a list of names and networks, such as .example.net,10.0.0.0/8", (str, list), parseExempt)

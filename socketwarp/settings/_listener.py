@@ -2,7 +2,6 @@
 
 # ruff: noqa: RUF009 (setting() is an attrs.field())
 
-from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -30,14 +29,6 @@ from ._kinds import (
 from ._rules import PortRange
 
 _CERTIFICATES = "../Certs_and_Key/test"
-
-
-def _stateDir(environment: Mapping[str, str]) -> Path:
-    """Systemd's state directory (the first, when there are several), else the XDG base directory's."""
-    if systemd := environment.get("STATE_DIRECTORY"):
-        return Path(systemd.split(":")[0])
-    home = Path(environment.get("HOME") or "/")
-    return Path(environment.get("XDG_STATE_HOME") or home / ".local/state") / "socketwarp"
 
 
 @attrs.frozen(kw_only=True)
@@ -143,13 +134,6 @@ class ListenerSettings(CommonSettings):
         "a running session goes on while the verifier can't answer for",
         default=900.0,
         unit="seconds",
-    )
-    stateDir: Path = setting(
-        PATH,
-        "SWL_STATE_DIR",
-        "state-dir",
-        "directory for what survives a restart",
-        defaultFrom=_stateDir,
     )
     sharedUids: tuple[str, ...] = setting(
         WORDS, "SWL_SHARED_UIDS", "shared-uids", "uids that several connectors may have at a time", default=()

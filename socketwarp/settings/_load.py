@@ -63,14 +63,16 @@ def effective(
     load(kind, flags, environment)
     settings = settingsOf(kind)
     return [
-        Effective(field, found.name, MASK if settings[field].secret else _readable(found.value), found.source)
+        Effective(field, found.name, _shown(settings[field], found.value), found.source)
         for field, found in _findAll(kind, flags, environment).items()
     ]
 
 
-def _readable(value: object) -> str:
+def _shown(setting: Setting, value: object) -> str:
     if value is None:
         return ""
+    if setting.secret:
+        return MASK
     return ",".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
 
 
@@ -155,13 +157,21 @@ def _find(
     held: Mapping[str, object],
     remedy: str,
 ) -> _Found:
-    given = flags.get(setting.flag)
-    if given is not None:
-        return _fromText(setting, f"--{setting.flag}", given, "flag")
-    if setting.environment in environment:
-        return _fromText(setting, setting.environment, environment[setting.environment], "environment")
+    flag = flags.get(setting.flag)
+    if flag is not None:
+        read = _fromSecretFile if setting.secret else _fromText
+        return read(setting, f"--{setting.flag}", flag, "flag")
+    given = [variable for variable in setting.variables if variable in environment]
+    if len(given) > 1:
+        raise ConfigurationError(f"{', '.join(given)}: both are set: leave one of them out")
+    for variable in given:
+        read = _fromText if variable == setting.environment else _fromSecretFile
+        return read(setting, variable, environment[variable], "environment")
     if setting.key in held:
         return _fromFile(setting, path, held[setting.key])
+    for fallback in setting.fallbacks:
+        if environment.get(fallback, "").strip():
+            return _fromText(setting, fallback, environment[fallback], "environment")
     if setting.defaultFrom is not None:
         default = setting.defaultFrom(environment)
     if default is attrs.NOTHING:
@@ -175,6 +185,19 @@ def _fromText(setting: Setting, name: str, text: str, source: str) -> _Found:
     if not text.strip():
         raise ConfigurationError(f"{name}: {text!r} is empty: give {setting.kind.wants}, or leave it out")
     return _Found(name, _convert(setting, name, text), source)
+
+
+def _fromSecretFile(setting: Setting, name: str, path: str, source: str) -> _Found:
+    """The secret is the file's text, without the white space around it."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAXIMUM_FILE).decode().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(f"{name}: {path!r} can't be read: {reason}") from None
+    if not text:
+        raise ConfigurationError(f"{name}: {path!r} is empty: put {setting.kind.wants} into it")
+    return _Found(name, _convert(setting, f"{name}: {path!r}", text), source)
 
 
 def _fromFile(setting: Setting, path: Path | None, value: object) -> _Found:

@@ -4,7 +4,13 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.connector.conversation import PING_SECONDS, PONG_SECONDS, WELCOME_SECONDS, Conversation
+from socketwarp.connector.conversation import (
+    PING_SECONDS,
+    PONG_SECONDS,
+    REHEARSAL_SECONDS,
+    WELCOME_SECONDS,
+    Conversation,
+)
 from socketwarp.errors import Code, SessionLost, SessionRefused
 from socketwarp.wire.messages import PING, Goaway, Hello, Pong, Refused, Welcome
 from tests.fakes import sessionPair, settle
@@ -56,8 +62,13 @@ class ConversationTests(SynchronousTestCase):
 
     def test_anAnswerIsNotWaitedForForEver(self) -> None:
         self.wait(WELCOME_SECONDS)
-        self.assertIn("didn't answer hello", str(self.failureResultOf(self.opened, SessionLost).value))
-        self.assertFalse(self.session.isOpen)
+        error = self.failureResultOf(self.opened, SessionLost).value
+        self.assertIn("didn't answer hello", str(error))
+        self.assertEqual(
+            (Code.TIMED_OUT, str(error)), (error.errorCode, self.session.closedWith and self.session.closedWith[1])
+        )
+        settle(self.clock)
+        self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_givingUpClosesTheSession(self) -> None:
         self.opened.cancel()
@@ -135,5 +146,75 @@ class ConversationTests(SynchronousTestCase):
         self.welcomed()
         self.conversation.probe()
         self.session.close(Code.NO_ERROR, "over")
+        settle(self.clock)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+
+class RehearsalTests(SynchronousTestCase):
+    """Pings before hello."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.begin("socketwarp/1")
+
+    def begin(self, protocol: str) -> None:
+        there, self.session = sessionPair(self.clock, protocol)
+        self.talker = Talker(there)
+        self.conversation = Conversation(self.session, self.clock)
+        self.rehearsed = self.conversation.rehearse()
+        settle(self.clock)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        settle(self.clock)
+
+    def test_aSessionThatHoldsIsOpenedAfterwards(self) -> None:
+        """On the same control stream; pings then go on as in any other."""
+        for second in range(REHEARSAL_SECONDS):
+            self.assertNoResult(self.rehearsed)
+            self.assertEqual((second + 1, []), (self.talker.pings, self.talker.messages))
+            self.wait(1.0)
+        self.assertIs(self.conversation, self.successResultOf(self.rehearsed))
+        self.assertEqual([], self.clock.getDelayedCalls())
+        opened = self.conversation.open(HELLO)
+        settle(self.clock)
+        self.assertEqual([HELLO], self.talker.messages)
+        self.talker.say(WELCOME)
+        settle(self.clock)
+        self.assertIs(self.conversation, self.successResultOf(opened))
+        self.wait(PING_SECONDS)
+        self.assertEqual((REHEARSAL_SECONDS + 1, 1), (self.talker.pings, len(self.session.streams)))
+
+    def test_oneUnansweredPingIsEnough(self) -> None:
+        self.wait(1.0)
+        self.talker.isMute = True
+        self.wait(1.0)
+        self.assertNoResult(self.rehearsed)
+        self.wait(1.0)
+        error = self.failureResultOf(self.rehearsed, SessionLost).value
+        self.assertEqual(("pings aren't answered within a second", False), (str(error), self.session.isOpen))
+
+    def test_anOldAnswerIsNone(self) -> None:
+        self.talker.isMute = True
+        self.wait(1.0)
+        self.talker.say(Pong(1))
+        self.wait(1.0)
+        self.failureResultOf(self.rehearsed, SessionLost)
+
+    def test_aSessionThatEndsDoesNotHold(self) -> None:
+        self.session.lose(SessionLost("gone"))
+        self.wait(1.0)
+        self.failureResultOf(self.rehearsed, SessionLost)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_whoCannotTalkIsNotAsked(self) -> None:
+        self.begin("hq-29")
+        self.assertIn("hq-29", str(self.failureResultOf(self.rehearsed, SessionLost).value))
+        self.assertEqual((False, 0), (self.session.isOpen, self.talker.pings))
+
+    def test_givingUpClosesTheSession(self) -> None:
+        self.rehearsed.cancel()
+        self.failureResultOf(self.rehearsed, CancelledError)
+        self.assertFalse(self.session.isOpen)
         settle(self.clock)
         self.assertEqual([], self.clock.getDelayedCalls())

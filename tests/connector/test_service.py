@@ -1,6 +1,8 @@
 """The connector as a whole, with a carrier in memory."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
@@ -9,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from socketwarp.connector import service
+from socketwarp.connector.carriers import HEAD_START, TRIAL_BASE, TRIAL_CAP
+from socketwarp.connector.conversation import REHEARSAL_SECONDS
 from socketwarp.errors import Code, ConfigurationError, SessionLost
 from socketwarp.interfaces import Address, ICredentials, ISession, IStream
 from socketwarp.memory import LOOK_SECONDS
@@ -31,11 +35,19 @@ class ConnectorTests(SynchronousTestCase):
         self.reactor = TargetReactor()
         self.calls: list[tuple[Address, str, ICredentials, list[str], TransportSettings]] = []
         self.attempts: list[Deferred[ISession]] = []
-        self.patch(service, "connect", self.connect)
+        self.patch(service, "connectQuic", self.connect)
+        self.tlsCalls: list[tuple[str, ICredentials, service.TlsSettings]] = []
+        self.tlsAttempts: list[Deferred[ISession]] = []
+        self.sockets: list[tuple[object, ...]] = []
+        self.patch(service, "connectTls", self.connectTls)
+        self.patch(service, "dialSocket", lambda poll, clock, *arguments: self.sockets.append(arguments))
+        self.patch(service, "dialThrough", lambda poll, clock, *arguments: self.sockets.append(arguments))
         self.patch(service, "Poll", lambda reactor: reactor)
         self.patch(service, "dial", lambda poll, clock, *arguments: self.reactor.dial(*arguments))
         self.others: tuple[ListenerName, ...] = ()
+        self.changes: dict[str, object] = {}
         os.mkdir(directory := self.mktemp())
+        self.state = Path(directory).absolute() / "state"
         self.paths = Authority().issue("uid-1").write(directory)
 
     def connect(
@@ -51,11 +63,25 @@ class ConnectorTests(SynchronousTestCase):
         self.attempts.append(Deferred())
         return self.attempts[-1]
 
+    def connectTls(
+        self,
+        poll: object,
+        clock: object,
+        dial: Callable[[], object],
+        serverName: str,
+        credentials: ICredentials,
+        settings: service.TlsSettings,
+    ) -> Deferred[ISession]:
+        dial()
+        self.tlsCalls.append((serverName, credentials, settings))
+        self.tlsAttempts.append(Deferred())
+        return self.tlsAttempts[-1]
+
     def settings(self, paths: Paths) -> ConnectorSettings:
-        return ConnectorSettings(
-            certPath=paths.cert,  # type: ignore[arg-type]  # the field's converter takes text
-            keyPath=paths.key,  # type: ignore[arg-type]  # as above
-            caPath=paths.ca,  # type: ignore[arg-type]  # as above
+        given: dict[str, object] = dict(
+            certPath=paths.cert,
+            keyPath=paths.key,
+            caPath=paths.ca,
             serverName="127.0.0.1",
             idleTimeout=31.0,
             keepAlive=7.0,
@@ -65,7 +91,9 @@ class ConnectorTests(SynchronousTestCase):
             streamLimit=40,
             drainSeconds=20.0,
             serverNames=self.others,
+            stateDir=self.state,
         )
+        return ConnectorSettings(**(given | self.changes))  # type: ignore[arg-type]  # converters take text, too
 
     def start(self) -> IService:
         connector = service.makeConnector(self.settings(self.paths), self.reactor)
@@ -226,8 +254,141 @@ class ConnectorTests(SynchronousTestCase):
         renewed.write(os.path.dirname(self.paths.cert))
         self.reactor.advance(6.0)
         self.attempts[0].errback(OSError("lost"))
+        self.tlsAttempts[0].errback(OSError("lost"))
         self.reactor.advance(60.0)
         self.assertEqual(self.calls[-1][2].chain[0], renewed.cert)
+
+    # -- carriers
+
+    def welcomed(self, attempt: Deferred[ISession], carrier: str) -> tuple[Talker, FakeSession]:
+        """The attempt gives a session, in which the listener admits us; its end of the control stream, and ours."""
+        listener, session = sessionPair(self.reactor, "socketwarp/1")
+        session.carrier = listener.carrier = carrier
+        talker = Talker(listener)
+        attempt.callback(session)
+        settle(self.reactor)
+        if talker.heard(Hello):
+            talker.say(Welcome("uid-1", "9a41", 50.0, 60.0))
+            settle(self.reactor)
+        return talker, session
+
+    def byTls(self) -> tuple[Talker, FakeSession]:
+        """QUIC isn't answered, and TLS is."""
+        self.reactor.advance(HEAD_START)
+        return self.welcomed(self.tlsAttempts[-1], "tls")
+
+    def rehearse(self) -> tuple[Talker, FakeSession]:
+        """QUIC is tried again, and holds."""
+        self.reactor.advance(TRIAL_BASE)
+        talker, session = self.welcomed(self.attempts[-1], "quic")
+        for _ in range(REHEARSAL_SECONDS):
+            self.reactor.advance(1.0)
+            settle(self.reactor)
+        return talker, session
+
+    def test_withoutAnAnswerByQuicItIsTls(self) -> None:
+        """With the same name and certificate, to the same port; the log says so."""
+        self.addCleanup(self.start().stopService)
+        self.reactor.advance(HEAD_START - 0.1)
+        self.assertEqual(([], []), (self.tlsCalls, self.sockets))
+        self.reactor.advance(0.1)
+        [(serverName, credentials, transport)] = self.tlsCalls
+        self.assertEqual(("127.0.0.1", self.calls[0][2]), (serverName, credentials))
+        self.assertEqual([(("127.0.0.1", 11443), 3.0)], self.sockets)
+        expected = service.TlsSettings(idleTimeout=31.0, keepAlive=7.0, handshakeTimeout=3.0, streamLimit=40)
+        self.assertEqual(expected, transport)
+        with capturedLogs() as events:
+            session = self.welcomed(self.tlsAttempts[0], "tls")[1]
+        [event] = [event for event in events if "carrier" in event]
+        self.assertEqual(("tls", "socketwarp/1"), (event["carrier"], event["protocol"]))
+        self.visitor(session.other, formatPreamble1(Preamble("1-1", "10.0.0.1", 80)))
+
+    def test_quicThatComesBackIsChangedOverToWithoutDroppingAnybody(self) -> None:
+        """The session by TLS gets a goaway once the other one is admitted, and finishes its streams."""
+        self.addCleanup(self.start().stopService)
+        talker, older = self.byTls()
+        _, target = self.visitor(older.other, formatPreamble1(Preamble("1-1", "10.0.0.1", 80)))
+        other, newer = self.rehearse()
+        self.assertEqual(([], 1), (talker.heard(Goaway), len(other.heard(Hello))))
+        self.assertEqual(talker.heard(Hello)[0].instance, other.heard(Hello)[0].instance)
+        other.say(Welcome("uid-1", "9a42", 50.0, 60.0))
+        settle(self.reactor)
+        self.assertEqual("renewed", talker.heard(Goaway)[0].reason)
+        self.assertEqual((True, True, False), (older.isOpen, newer.isOpen, target.sawReset))
+        self.visitor(newer.other, formatPreamble1(Preamble("1-2", "10.0.0.1", 80)))
+
+    def test_whatWorkedIsTriedFirstAtTheNextStart(self) -> None:
+        connector = self.start()
+        self.byTls()
+        stopped = connector.stopService()
+        for _ in range(5):
+            self.reactor.advance(10)
+            settle(self.reactor)
+        self.successResultOf(stopped)
+        self.calls.clear()
+        self.tlsCalls.clear()
+        self.addCleanup(self.start().stopService)
+        self.assertEqual((0, 1), (len(self.calls), len(self.tlsCalls)))
+
+    def test_stoppingEndsARehearsal(self) -> None:
+        """And waits for the end of its session."""
+        self.changes = {"drainSeconds": 0.0}
+        connector = self.start()
+        self.byTls()
+        self.reactor.advance(TRIAL_BASE)
+        _, session = self.welcomed(self.attempts[-1], "quic")
+        stopped = connector.stopService()
+        self.assertNoResult(stopped)
+        self.assertFalse(session.isOpen)
+        settle(self.reactor)
+        self.successResultOf(stopped)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_theNetworkHasChanged(self) -> None:
+        """Carriers and links hear of it."""
+        connector = self.start()
+        self.addCleanup(connector.stopService)
+        self.byTls()
+        for _ in range(4):
+            self.reactor.advance(2000)
+            self.attempts[-1].errback(SessionLost("no answer"))
+            settle(self.reactor)
+        self.reactor.advance(TRIAL_BASE)
+        count = len(self.attempts)
+        connector._wake()  # type: ignore[attr-defined]  # as the network's watch does
+        self.reactor.advance(0)
+        self.assertEqual(count + 1, len(self.attempts))
+
+    def test_oneCarrierAlone(self) -> None:
+        """Is all that is tried, however long it isn't answered, and after it has failed."""
+        for carrier, attempts, others in (
+            ("quic", self.attempts, self.tlsAttempts),
+            ("tls", self.tlsAttempts, self.attempts),
+        ):
+            self.changes = {"carrier": carrier, "tlsPort": 443}
+            del attempts[:], others[:]
+            connector = self.start()
+            self.reactor.advance(2 * HEAD_START)
+            attempts[-1].errback(SessionLost("no answer"))
+            self.reactor.advance(60)
+            self.assertEqual((2, 0), (len(attempts), len(others)))
+            _, session = self.welcomed(attempts[-1], carrier)
+            self.reactor.advance(2 * TRIAL_CAP)
+            self.assertEqual((2, 0, True), (len(attempts), len(others), session.isOpen))
+            connector.stopService()
+        self.assertEqual({(("127.0.0.1", 443), 3.0)}, set(self.sockets))
+
+    def test_throughAProxy(self) -> None:
+        """It is what is resolved and connected to; the listener's name is the proxy's to resolve."""
+        self.changes = {"proxy": "http://me:x@proxy:3128", "tlsPort": 443, "serverName": "tunnel.example.net"}
+        self.reactor.nameResolver.table["proxy"] = ["192.0.2.9"]
+        with capturedLogs() as events:
+            self.addCleanup(self.start().stopService)
+        self.assertEqual([("192.0.2.9", 3128), ("tunnel.example.net", 443), "me:x", 3.0], list(self.sockets[0]))
+        self.assertEqual([("proxy", 3128, "TCP")], self.reactor.nameResolver.asked)
+        self.assertEqual(("tunnel.example.net", []), (self.tlsCalls[0][0], self.calls))
+        [event] = [event for event in events if "proxy" in event]
+        self.assertEqual("http://proxy:3128", event["proxy"])
 
     def test_filesAreCheckedBeforeAnythingIsOpened(self) -> None:
         """A key that isn't the certificate's."""

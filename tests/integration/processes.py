@@ -159,6 +159,7 @@ class ProcessCase(SynchronousTestCase):
             "SWL_PORT": "0",
             "SWL_VERIFIER": "local",
             "SWL_STATE_DIR": "state",
+            "SWC_STATE_DIR": "connector-state",
             "APIS_PORT": "0",
             "SWC_BACKOFF_BASE_SECONDS": "0.2",
             "SWC_BACKOFF_CAP_SECONDS": "1",

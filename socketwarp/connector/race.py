@@ -1,0 +1,107 @@
+"""Several ways to a session, each begun a little after the one before, until one of them gives it (RFC 8305)."""
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import Code, SocketwarpError
+from ..interfaces import ISession
+from .refusals import explain
+
+W = TypeVar("W")
+
+
+def _never(way: object, error: BaseException) -> bool:
+    return False
+
+
+class Race(Generic[W]):
+    """
+    One race.
+
+    The first session wins, and the others are given up before they have said anything: a listener asks who somebody is
+    only after hello. One that speaks nothing but hq-29 can't tell two sessions of one connector from two connectors;
+    but it is the original, and refuses the second.
+    """
+
+    _log = Logger(namespace="socketwarp.connector.attempt")
+
+    def __init__(
+        self,
+        ways: Sequence[W],
+        stagger: float,
+        clock: IReactorTime,
+        connect: Callable[[W], Deferred[ISession]],
+        name: Callable[[W], str],
+        decides: Callable[[W, BaseException], bool] = _never,
+    ) -> None:
+        """
+        :param ways: at least one, in the order in which they are begun.
+        :param stagger: seconds after which the next is begun beside those that haven't answered; one that fails is
+            followed at once.
+        :param connect: goes one way; fails with `errors.SocketwarpError` or `OSError`.
+        :param name: a way, for the log.
+        :param decides: whether a failure on one way is everybody's.
+        """
+        self._ways = list(ways)
+        self._stagger = stagger
+        self._clock = clock
+        self._connect = connect
+        self._name = name
+        self._decides = decides
+        self._running: list[Deferred[None]] = []
+        self._call: IDelayedCall | None = None
+        self._won: Deferred[tuple[W, ISession]] = Deferred(lambda _: self._giveUp())
+
+    def run(self) -> Deferred[tuple[W, ISession]]:
+        """Fires with the winner; fails with the reason of the last that failed. Cancelling gives all up."""
+        self._next()
+        return self._won
+
+    def _next(self) -> None:
+        self._call = None
+        way = self._ways.pop(0)
+        if self._ways:
+            self._call = self._clock.callLater(self._stagger, self._next)
+        connecting = maybeDeferred(self._connect, way)
+        entry: Deferred[None] = connecting.addCallback(self._succeeded, way)
+        self._running.append(entry)
+        entry.addErrback(self._failed, way, entry)
+
+    def _succeeded(self, session: ISession, way: W) -> None:
+        if self._won.called:
+            session.close(Code.NO_ERROR, "another way was faster")
+            return
+        won = self._won
+        self._stopTimer()
+        won.callback((way, session))
+        self._giveUp()
+
+    def _failed(self, failure: Failure, way: W, entry: Deferred[None]) -> None:
+        self._running.remove(entry)
+        if self._won.called:
+            return
+        error = failure.value
+        if not isinstance(error, SocketwarpError | OSError) or self._decides(way, error):
+            self._won.errback(failure)
+            self._giveUp()
+        elif self._ways:
+            self._log.info("{way}: {why}", way=self._name(way), why=explain(error))
+            self._stopTimer()
+            self._next()
+        elif not self._running:
+            self._won.errback(failure)
+
+    def _giveUp(self) -> None:
+        self._stopTimer()
+        for entry in tuple(self._running):
+            entry.cancel()
+
+    def _stopTimer(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
