@@ -24,6 +24,7 @@ from socketwarp.listener.connectors import Connectors
 from socketwarp.listener.ports import Ports
 from socketwarp.quic.endpoint import QuicServer
 from socketwarp.settings import CommonSettings, ConnectorSettings, ListenerSettings, load, settingsOf
+from socketwarp.tls import client as tls
 from tests.certs import Authority, pem, writeFile
 from tests.connector.fakes import TargetReactor
 from tests.test_taps import TapTests
@@ -105,8 +106,8 @@ LISTENER = COMMON | {
 CONNECTOR = COMMON | {
     "drainSeconds": Effect.on("7.5", "_drain"),
     "stateDir": Effect.on("{}/other", "Remembered"),
-    "serverName": Effect.on("127.0.0.7", "_makeLink", "connectQuic"),
-    "port": Effect.on("1234", "connectQuic"),
+    "serverName": Effect.on("127.0.0.7", "_makeLink", "connect"),
+    "port": Effect.on("1234", "connect"),
     "tlsPort": Effect.on("1234", "Attempts", **BY_TLS),
     "serverNames": Effect.on("127.0.0.7:1234", "_makeLink"),
     "allowTargets": Effect.on("10.0.0.0/8:22", "Policy"),
@@ -149,8 +150,8 @@ class EffectTests(TapTests):
         self.directory.mkdir()
         self.writeFiles(str(self.directory))
         self.patch(QuicServer, "listen", lambda server, interface, port: None)
-        self.patch(connector, "connectQuic", lambda *arguments: Deferred())
-        self.patch(connector, "connectTls", self.connectTls)
+        self.patch(connector, "connect", lambda *arguments: Deferred())
+        self.patch(tls, "connect", self.connectTls)
         self.patch(connector, "dialSocket", lambda *arguments: Deferred())
         self.patch(connector, "dialThrough", lambda *arguments: Deferred())
         self.patch(connector, "Poll", lambda reactor: reactor)
@@ -165,7 +166,7 @@ class EffectTests(TapTests):
             (Connectors, "drain"),
             (Ports, "stop"),
             (connector, "loadCredentials FileWatch TransportSettings MemoryBudget Policy Targets IncomingStreams"),
-            (connector, "Backoff Link connectQuic TlsSettings Attempts Remembered dialSocket dialThrough"),
+            (connector, "Backoff Link connect TlsSettings Attempts Remembered dialSocket dialThrough"),
             (connector.ConnectorService, "_makeLink _drain"),
         ):
             for name in names.split():
@@ -283,9 +284,9 @@ class EffectTests(TapTests):
 
     def test_theCarrierIsTheOneThatIsNamed(self) -> None:
         """Alone; ``auto`` begins with QUIC."""
-        for name, used in (("quic", {"connectQuic"}), ("tls", {"connectTls"}), ("auto", {"connectQuic"})):
+        for name, used in (("quic", {"connect"}), ("tls", {"connectTls"}), ("auto", {"connect"})):
             self.begin(connector_tap, {"SWC_CARRIER": name})
-            self.assertEqual(used, {"connectQuic", "connectTls"} & set(self.given), name)
+            self.assertEqual(used, {"connect", "connectTls"} & set(self.given), name)
             self.assertEqual(2 if name == "auto" else 1, len(self.attemptsMade()), name)
 
     def attemptsMade(self) -> list[object]:
@@ -307,7 +308,7 @@ class EffectTests(TapTests):
         self.assertEqual({"dialThrough"}, self.dials(SWC_PROXY="http://me:x@127.0.0.7:3128"))
         self.assertEqual(("127.0.0.7", 3128), self.given["dialThrough"][2])
         self.assertEqual([("127.0.0.1", 11443), "me:x"], self.given["dialThrough"][3:5])
-        self.assertNotIn("connectQuic", self.given)
+        self.assertNotIn("connect", self.given)
 
     def test_whoIsExemptIsReachedWithoutIt(self) -> None:
         proxy = {"SWC_PROXY": "http://127.0.0.7:3128", **BY_TLS}

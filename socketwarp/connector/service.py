@@ -16,13 +16,12 @@ from ..identity.certificates import Credentials, loadCredentials
 from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, ISession
 from ..memory import MemoryBudget
-from ..quic.endpoint import TransportSettings
-from ..quic.endpoint import connect as connectQuic
+from ..quic.endpoint import TransportSettings, connect
 from ..settings import ConnectorSettings, ListenerName
 from ..tcp.connect import dialThrough
 from ..tcp.dial import dial, dialSocket
 from ..tcp.poll import Poll
-from ..tls.client import connect as connectTls
+from ..tls import client as tls
 from ..tls.session import TlsSettings
 from ..wire.dialect import DIALECTS
 from ..wire.messages import PING, YIELDS, Hello
@@ -236,7 +235,7 @@ class ConnectorService(MultiService):
             sessionWindow=settings.sessionWindow,
             streamLimit=settings.streamLimit,
         )
-        return connectQuic(self._reactor, address, serverName, self._credentials.current, PROTOCOLS, transport)
+        return connect(self._reactor, address, serverName, self._credentials.current, PROTOCOLS, transport)
 
     def _connectTls(self, listener: ListenerName, address: Address) -> Deferred[ISession]:
         """A session by TLS, to one address of the listener or of the proxy on the way."""
@@ -253,4 +252,4 @@ class ConnectorService(MultiService):
             handshakeTimeout=settings.handshakeTimeout,
             streamLimit=settings.streamLimit,
         )
-        return connectTls(self._poll, clock, dialOne, listener.host, self._credentials.current, transport)
+        return tls.connect(self._poll, clock, dialOne, listener.host, self._credentials.current, transport)

@@ -18,6 +18,8 @@ from socketwarp.interfaces import Address, ICredentials, ISession, IStream
 from socketwarp.memory import LOOK_SECONDS
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.settings import ConnectorSettings, ListenerName
+from socketwarp.tls import client as tls
+from socketwarp.tls.session import TlsSettings
 from socketwarp.wire.messages import Goaway, Hello, Welcome
 from socketwarp.wire.preamble import Preamble, formatPreamble29
 from socketwarp.wire.streams import formatPreamble1
@@ -35,11 +37,11 @@ class ConnectorTests(SynchronousTestCase):
         self.reactor = TargetReactor()
         self.calls: list[tuple[Address, str, ICredentials, list[str], TransportSettings]] = []
         self.attempts: list[Deferred[ISession]] = []
-        self.patch(service, "connectQuic", self.connect)
-        self.tlsCalls: list[tuple[str, ICredentials, service.TlsSettings]] = []
+        self.patch(service, "connect", self.connect)
+        self.tlsCalls: list[tuple[str, ICredentials, TlsSettings]] = []
         self.tlsAttempts: list[Deferred[ISession]] = []
         self.sockets: list[tuple[object, ...]] = []
-        self.patch(service, "connectTls", self.connectTls)
+        self.patch(tls, "connect", self.connectTls)
         self.patch(service, "dialSocket", lambda poll, clock, *arguments: self.sockets.append(arguments))
         self.patch(service, "dialThrough", lambda poll, clock, *arguments: self.sockets.append(arguments))
         self.patch(service, "Poll", lambda reactor: reactor)
@@ -70,7 +72,7 @@ class ConnectorTests(SynchronousTestCase):
         dial: Callable[[], object],
         serverName: str,
         credentials: ICredentials,
-        settings: service.TlsSettings,
+        settings: TlsSettings,
     ) -> Deferred[ISession]:
         dial()
         self.tlsCalls.append((serverName, credentials, settings))
@@ -295,7 +297,7 @@ class ConnectorTests(SynchronousTestCase):
         [(serverName, credentials, transport)] = self.tlsCalls
         self.assertEqual(("127.0.0.1", self.calls[0][2]), (serverName, credentials))
         self.assertEqual([(("127.0.0.1", 11443), 3.0)], self.sockets)
-        expected = service.TlsSettings(idleTimeout=31.0, keepAlive=7.0, handshakeTimeout=3.0, streamLimit=40)
+        expected = TlsSettings(idleTimeout=31.0, keepAlive=7.0, handshakeTimeout=3.0, streamLimit=40)
         self.assertEqual(expected, transport)
         with capturedLogs() as events:
             session = self.welcomed(self.tlsAttempts[0], "tls")[1]
