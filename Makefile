@@ -42,7 +42,7 @@ demo: $(STAMP) ## the main job on real processes, each step printed
 	@$(BIN)/python etc/demo.py
 
 test: $(STAMP) ## every test, and the coverage they reach
-	@$(call debian,$(tools) && PATH=$$PATH:/usr/sbin command -v nginx,openssl curl nginx-light)
+	@$(call debian,$(tools) && PATH=$$PATH:/usr/sbin which nginx tinyproxy,openssl curl nginx-light tinyproxy-bin)
 	@$(BIN)/python -m tests.run
 
 check: $(STAMP) ## formatter, linter, import rules, types

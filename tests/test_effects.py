@@ -108,6 +108,7 @@ CONNECTOR = COMMON | {
     "stateDir": Effect.on("{}/other", "Remembered"),
     "serverName": Effect.on("127.0.0.7", "_makeLink", "connect"),
     "port": Effect.on("1234", "connect"),
+    "quicRetry": Effect.on("77.5", "trialBackoff"),
     "tlsPort": Effect.on("1234", "Attempts", **BY_TLS),
     "serverNames": Effect.on("127.0.0.7:1234", "_makeLink"),
     "allowTargets": Effect.on("10.0.0.0/8:22", "Policy"),
@@ -166,7 +167,7 @@ class EffectTests(TapTests):
             (Connectors, "drain"),
             (Ports, "stop"),
             (connector, "loadCredentials FileWatch TransportSettings MemoryBudget Policy Targets IncomingStreams"),
-            (connector, "Backoff Link connect TlsSettings Attempts Remembered dialSocket dialThrough"),
+            (connector, "Backoff Link connect TlsSettings Attempts Remembered trialBackoff dialSocket dialThrough"),
             (connector.ConnectorService, "_makeLink _drain"),
         ):
             for name in names.split():

@@ -34,13 +34,17 @@ HEAD_START = 3.0
 YOUNG_SECONDS = 300.0
 #: So many of those in a row, none of QUIC's having lived longer meanwhile, and QUIC isn't tried first any more.
 BLACK_HOLES = 2
-#: Seconds until QUIC is tried again beside TLS: at first, and at the longest. Up to half of it is taken off by chance.
-TRIAL_BASE, TRIAL_CAP = 60.0, 3600.0
+#: The longest pause between tries of QUIC beside TLS, seconds, unless the first is to be longer.
+TRIAL_CAP = 3600.0
 
 
-def trialBackoff(random: Callable[[], float]) -> Backoff:
-    """The pauses between tries of QUIC beside TLS."""
-    return Backoff(TRIAL_BASE, TRIAL_CAP, lambda: 0.5 + random() / 2)
+def trialBackoff(base: float, random: Callable[[], float]) -> Backoff:
+    """
+    The pauses between tries of QUIC beside TLS; up to half of each is taken off by chance.
+
+    :param base: the first, seconds.
+    """
+    return Backoff(base, max(base, TRIAL_CAP), lambda: 0.5 + random() / 2)
 
 
 class Carriers:
@@ -158,7 +162,7 @@ class Carriers:
         """The network has changed: QUIC may get through now. It is tried soon, if TLS carries us."""
         self._backoff.reset()
         if self._trialCall is not None:
-            soon = max(0.0, self._triedAt + TRIAL_BASE - self._clock.seconds())
+            soon = max(0.0, self._triedAt + self._backoff.base - self._clock.seconds())
             if self._trialCall.getTime() > self._clock.seconds() + soon:
                 self._trialCall.reset(soon)
 

@@ -114,7 +114,7 @@ class ConnectorService(MultiService):
         ways = self._waysTo(listener)
         carriers: Carriers | None = None
         if len(ways) > 1:
-            carriers = Carriers(name, ways, remembered, trialBackoff(random.random), clock)
+            carriers = Carriers(name, ways, remembered, trialBackoff(settings.quicRetry, random.random), clock)
             self._carriers.append(carriers)
         link = Link(
             name,

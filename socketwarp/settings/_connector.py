@@ -37,6 +37,8 @@ class ConnectorSettings(CommonSettings):
         (UDP) and, unless ``tlsPort`` is another, of TLS (TCP).
     :ivar serverNames: further listeners, each of which gets a session of its own, for as long as we run.
     :ivar carrier: what carries sessions: ``quic``, ``tls``, or ``auto``: QUIC, and TLS where that doesn't get through.
+    :ivar quicRetry: while TLS carries a session that QUIC might carry, that is tried again after this, seconds; the
+        pauses grow to an hour.
     :ivar tlsPort: the TLS (TCP) port of the listeners that have no port of their own; `None`: the same number as
         ``port``.
     :ivar proxy: the HTTP proxy on the way to the listeners; `None`: none. Since UDP can't pass one, and whoever has
@@ -68,6 +70,14 @@ class ConnectorSettings(CommonSettings):
         "carrier",
         "what carries sessions: quic (UDP), tls (TCP), or auto: quic, and tls where that doesn't get through",
         default="auto",
+    )
+    quicRetry: float = setting(
+        SECONDS,
+        "SWC_QUIC_RETRY_SECONDS",
+        "quic-retry-seconds",
+        "first pause before QUIC is tried again while TLS carries",
+        default=60.0,
+        unit="seconds",
     )
     tlsPort: int | None = setting(
         OPTIONAL_PORT, "SWC_TLS_PORT", "tls-port", "listener's TLS (TCP) port, if it isn't its port", default=None

@@ -150,7 +150,7 @@ class _Question:
 
     def _refusal(self, status: int, reason: str) -> ProxyFailed:
         text = f"the proxy refuses the connection: {status} {reason}".rstrip()
-        if status == 407:
+        if status in (401, 407):  # 401 is what tinyproxy says to a wrong password
             schemes = sorted({scheme.decode().lower() for scheme in _SCHEMES.findall(self._answer)})
             if schemes and "basic" not in schemes:
                 return ProxyFailed(

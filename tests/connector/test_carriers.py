@@ -13,7 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from socketwarp.connector.carriers import (
     BLACK_HOLES,
     HEAD_START,
-    TRIAL_BASE,
     TRIAL_CAP,
     YOUNG_SECONDS,
     Carrier,
@@ -27,6 +26,8 @@ from socketwarp.interfaces import ISession
 from tests.fakes import FakeSession, sessionPair, settle
 from tests.talker import Talker
 
+#: Seconds, the first pause before another try.
+TRIAL_BASE = 60.0
 #: TLS alert 44, as a session's error code.
 REVOKED = 0x12C
 
@@ -60,7 +61,7 @@ class Network:
         self.cancelled: list[Carrier] = []
         self.remembered = Silent(carrier)
         ways = {"quic": lambda: self.connect("quic"), "tls": lambda: self.connect("tls")}
-        backoff = trialBackoff(lambda: random)
+        backoff = trialBackoff(TRIAL_BASE, lambda: random)
         self.carriers = Carriers("listener", ways, self.remembered, backoff, self.clock)  # type: ignore[arg-type]  # mypy infers str for the keys
         self.carriers.changeOver = self.changeOver
 
@@ -356,7 +357,8 @@ class TrialTests(CarriersCase):
         expected = [TRIAL_BASE * 2**number / 2 for number in range(6)] + [TRIAL_CAP / 2] * 2
         self.assertEqual(expected, pauses)
         self.assertEqual(({"quic"}, 0), (set(self.net.begun), self.net.changes))
-        self.assertEqual(0.75 * TRIAL_BASE, trialBackoff(lambda: 0.5).next())
+        self.assertEqual(0.75 * TRIAL_BASE, trialBackoff(TRIAL_BASE, lambda: 0.5).next())
+        self.assertEqual([TRIAL_CAP] * 2, [trialBackoff(2 * TRIAL_CAP, lambda: 0.0).next() for _ in range(2)])
 
     def test_eachFailureIsSaid(self) -> None:
         with capturedLogs() as events:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from socketwarp.connector import service
-from socketwarp.connector.carriers import HEAD_START, TRIAL_BASE, TRIAL_CAP
+from socketwarp.connector.carriers import HEAD_START, TRIAL_CAP
 from socketwarp.connector.conversation import REHEARSAL_SECONDS
 from socketwarp.errors import Code, ConfigurationError, SessionLost
 from socketwarp.interfaces import Address, ICredentials, ISession, IStream
@@ -28,6 +28,9 @@ from tests.connector.fakes import TargetReactor
 from tests.fake_tcp import FakeSocket
 from tests.fakes import FakeSession, sessionPair, settle
 from tests.talker import Talker
+
+#: Seconds, the setting's default.
+TRIAL_BASE = 60.0
 
 
 class ConnectorTests(SynchronousTestCase):

@@ -113,6 +113,8 @@ class AnswerTests(AskCase):
         self.begin()
         self.assertIn("check user and password", self.refusal(b"HTTP/1.1 407\r\n\r\n"))
         self.begin()
+        self.assertIn("check user and password", self.refusal(b"HTTP/1.0 401 Unauthorized\r\nServer: x\r\n\r\n"))
+        self.begin()
         text = self.refusal(b"HTTP/1.1 407 No\r\nproxy-authenticate: NTLM\r\nProxy-Authenticate: Negotiate x\r\n\r\n")
         self.assertIn("it wants negotiate, ntlm, and only basic", text)
 
