@@ -12,7 +12,7 @@ import click
 from cryptography import x509
 from twisted.internet.defer import ensureDeferred
 
-from ..errors import CertificateRejected, ConfigurationError, SessionLost, VerifierFault
+from ..errors import CertificateRejected, ConfigurationError, ProxyFailed, SessionLost, VerifierFault
 from ..identity.certificates import Credentials, loadCredentials
 from ..identity.chains import UNKNOWN_CA
 from ..identity.checkup import Files, Finding, checkFiles
@@ -23,6 +23,7 @@ from ..identity.scep import DEADLINE, HEADER, decision, headerValue, scepAgent
 from ..settings import CommonSettings, ConnectorSettings, ListenerName, ListenerSettings, load
 from ..wire.dialect import DIALECTS
 from ._options import asJson
+from ._overtls import Outcomes, lookOverTls
 from ._reactor import runOnReactor
 from ._show import showJson
 
@@ -103,9 +104,49 @@ def _checkConnector(config: str | None) -> Iterator[Finding]:
     yield Finding("fine", "the settings can be read")
     files = Files("client", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
     yield from checkFiles(files)
-    trusted = _trusted(files)
-    for listener in (ListenerName(settings.serverName), *settings.serverNames):
-        yield from checkListenerAnswers(listener.host, listener.port or settings.port, trusted)
+    yield from _checkListeners(settings, _trusted(files))
+
+
+def _checkListeners(settings: ConnectorSettings, trusted: Credentials | None) -> Iterator[Finding]:
+    """By each carrier that the connector may use; of two, one is enough."""
+    byTls: Outcomes = {}
+    if settings.carrier != "quic" and trusted is not None:
+        byTls = lookOverTls(settings, trusted)
+    for listener in settings.listeners:
+        findings: list[Finding] = []
+        if settings.carrier != "tls" and settings.proxyOf(listener) is None:
+            findings += checkListenerAnswers(listener.host, settings.portsOf(listener)[0], trusted)
+        if listener in byTls:
+            tls = byTls[listener]
+            isRefusal = isinstance(tls, SessionLost) and tls.errorCode is not None
+            isFine = bool(findings) and all(each.level == "fine" for each in findings)
+            found = _overTls(settings, listener, tls)
+            if tls is None:
+                findings = [_softened(each, "the session goes by TLS, unless that is mended") for each in findings]
+            elif isFine and not isRefusal:
+                found = _softened(found, "nothing, while QUIC gets through")
+            findings.append(found)
+        yield from findings
+
+
+def _softened(finding: Finding, remedy: str) -> Finding:
+    """What keeps one carrier away is no problem while the other gets through."""
+    isProblem = finding.level == "problem"
+    return Finding("warning", finding.text, f"{remedy}: {finding.remedy}") if isProblem else finding
+
+
+def _overTls(settings: ConnectorSettings, listener: ListenerName, error: Exception | None) -> Finding:
+    proxy = settings.proxyOf(listener)
+    where = f"{listener.host}, TCP port {settings.portsOf(listener)[1]}{f', through {proxy}' if proxy else ''}"
+    if error is None:
+        return Finding("fine", f"a listener lets us in by TLS at {where}")
+    if isinstance(error, ProxyFailed):
+        remedy = "mend that there, or name the listener in SWC_NO_PROXY if it is reached without"
+    elif isinstance(error, OSError):
+        remedy = "is TLS on there (SWL_TLS_PORT), the port right, and TCP let through by every firewall on the way?"
+    else:
+        remedy = "see the listener's log, and mend the certificate, or server_name"
+    return Finding("problem", f"no listener lets us in by TLS at {where}: {error}", remedy)
 
 
 def _trusted(files: Files) -> Credentials | None:

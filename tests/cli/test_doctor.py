@@ -17,7 +17,8 @@ from twisted.web.iweb import IAgent
 
 from socketwarp.cli.doctor import checkClock, checkFreePort, checkListenerAnswers
 from socketwarp.cli.main import commands
-from socketwarp.errors import CertificateRejected, ConfigurationError, SessionLost
+from socketwarp.errors import CertificateRejected, ConfigurationError, ProxyFailed, SessionLost
+from socketwarp.settings import ConnectorSettings, ListenerName
 from tests.certs import Authority, writeFile
 from tests.scepserver import Behaviour, FakeScep
 
@@ -79,6 +80,7 @@ class DoctorTestCase(SynchronousTestCase):
             "client_key_path": own.key,
             "ca_cert_path": own.ca,
             "server_name": "127.0.0.1",
+            "carrier": "quic",
         }
 
     def run_(self, end: str, udp: _Socket, problems: int = 0, *more: str) -> str:
@@ -165,6 +167,69 @@ class Connector(DoctorTestCase):
     def test_the_exit_status_counts_problems(self) -> None:
         self.settings["ca_cert_path"] = "nowhere"
         self.run_("connector", _Socket(None), problems=2)
+
+
+class BothCarriers(DoctorTestCase):
+    """A connector that may use TLS, too; what comes of that is the test's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.settings["carrier"] = "auto"
+        self.byTls: Exception | None = None
+        self.looks = 0
+        for place, stand in (("quic.probe.probe", lambda *_: None), ("cli.doctor.lookOverTls", self.look)):
+            patched = mock.patch(f"socketwarp.{place}", stand)
+            patched.start()
+            self.addCleanup(patched.stop)
+
+    def look(self, settings: ConnectorSettings, trusted: object) -> dict[ListenerName, Exception | None]:
+        self.looks += 1
+        return dict.fromkeys(settings.listeners, self.byTls)
+
+    def test_both_are_fine(self) -> None:
+        output = self.run_("connector", _Socket(VERSION_NEGOTIATION))
+        self.assertIn("fine     a listener lets us in by TLS at 127.0.0.1, TCP port 11443", output)
+        self.assertNotIn("warning", output)
+
+    def test_blocked_udp_is_no_problem_where_tls_gets_through(self) -> None:
+        output = self.run_("connector", _Socket(None))
+        self.assertIn("warning  no listener answers at UDP port 11443", output)
+        self.assertIn("-> the session goes by TLS", output)
+
+    def test_no_tls_is_no_problem_while_quic_gets_through(self) -> None:
+        self.byTls = ConnectionRefusedError(111, "Connection refused")
+        output = self.run_("connector", _Socket(VERSION_NEGOTIATION))
+        self.assertIn("warning  no listener lets us in by TLS", output)
+        self.assertIn("-> nothing, while QUIC gets through: is TLS on there (SWL_TLS_PORT)", output)
+
+    def test_a_refusal_is_one_by_whichever_carrier(self) -> None:
+        self.byTls = SessionLost("the certificate has been revoked", 0x12C, True)
+        output = self.run_("connector", _Socket(VERSION_NEGOTIATION), problems=1)
+        self.assertIn("has been revoked", output)
+        self.assertIn("-> see the listener's log", output)
+
+    def test_neither_gets_through(self) -> None:
+        self.byTls = SessionLost("the handshake took too long")
+        self.run_("connector", _Socket(None), problems=2)
+
+    def test_only_what_may_be_used_is_tried(self) -> None:
+        for carrier, udp, looks in (("tls", None, 1), ("quic", VERSION_NEGOTIATION, 0)):
+            self.looks, self.settings["carrier"] = 0, carrier
+            output = self.run_("connector", _Socket(udp))
+            self.assertEqual((looks, carrier == "quic"), (self.looks, "UDP" in output or "QUIC" in output))
+
+    def test_behind_a_proxy_it_is_tls(self) -> None:
+        self.settings |= {"proxy": "http://me:sesame@proxy:3128", "tls_port": 443}
+        self.byTls = ProxyFailed("the proxy refuses the connection: 403 No")
+        output = self.run_("connector", _Socket(None), problems=1)
+        self.assertIn("TCP port 443, through http://proxy:3128: the proxy refuses the connection: 403 No", output)
+        self.assertIn("SWC_NO_PROXY", output)
+        self.assertFalse("sesame" in output or "UDP" in output)
+
+    def test_files_that_cant_be_used_are_told_once(self) -> None:
+        self.settings["client_key_path"] = "nowhere"
+        output = self.run_("connector", _Socket(VERSION_NEGOTIATION), problems=1)
+        self.assertEqual((0, 1), (self.looks, output.count("nowhere")))
 
 
 class Listener(DoctorTestCase):

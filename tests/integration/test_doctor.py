@@ -4,7 +4,7 @@ import json
 
 from tests.certs import Authority, pem, writeFile
 
-from .processes import BIN, TunnelCase
+from .processes import BIN, TunnelCase, freePort
 
 
 class ListenersCertificate(TunnelCase):
@@ -21,6 +21,20 @@ class ListenersCertificate(TunnelCase):
         self.authority.server("localhost").writePair(str(self.directory), "server")
         self.startListener()
         self.assertIn("has a good certificate for localhost", self.doctor("localhost"))
-        self.assertIn("is not a certificate for the server name 127.0.0.1", self.doctor("127.0.0.1", problems=1))
+        self.assertIn("is not a certificate for the server name 127.0.0.1", self.doctor("127.0.0.1", problems=2))
         self.settings["ca_cert_path"] = writeFile(str(self.directory), "another.crt", pem(Authority("Another").cert))
-        self.assertIn("we would refuse the listener", self.doctor("localhost", problems=1))
+        self.assertIn("we would refuse the listener", self.doctor("localhost", problems=2))
+
+    def test_eachCarrierIsTried(self) -> None:
+        """A closed port of one is no problem while the other is open; a refusal is."""
+        self.startListener()
+        output = self.doctor("localhost")
+        self.assertIn("a QUIC server answers", output)
+        self.assertIn("lets us in by TLS at localhost, TCP port", output)
+        self.settings["tls_port"] = freePort()
+        self.assertIn("warning  no listener lets us in by TLS", self.doctor("localhost"))
+        self.settings |= {"tls_port": self.settings["service_port"], "service_port": freePort()}
+        self.assertIn("-> the session goes by TLS", self.doctor("localhost"))
+        Authority("Another").issue("uid-1").writePair(str(self.directory), "client")
+        self.assertIn("isn't signed", self.doctor("localhost", problems=2))
+        self.assertEnds(self.listener)
