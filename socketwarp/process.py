@@ -2,7 +2,7 @@
 What an end needs of its process: options, exit statuses, the log's level, SIGTERM and SIGHUP, systemd. The taps build
 on it.
 
-Imports `settings`, `notify` and `errors`. The reactor is a parameter here, too.
+Imports `settings`, `rules`, `notify` and `errors`. The reactor is a parameter here, too.
 """
 
 import json
@@ -36,6 +36,7 @@ from twisted.python.util import runAsEffectiveUser
 from .errors import ConfigurationError, SocketwarpError
 from .interfaces import IReloadable, IStateful
 from .notify import ServiceManager
+from .rules.check import checkRuleFiles
 from .settings import CommonSettings, Setting, effective, load, settingsOf
 
 S = TypeVar("S", bound=CommonSettings)
@@ -77,7 +78,11 @@ class EndOptions(usage.Options):
     endName: ClassVar[str]
     examples: ClassVar[str]
     optFlags: ClassVar[list[list[str | None]]] = [
-        ["check", None, "Print the effective settings and where each comes from, then exit."]
+        [
+            "check",
+            None,
+            "Check settings and files of rules, print what is in effect and where each comes from, then exit.",
+        ]
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -124,7 +129,9 @@ def makeEnd(
     with exitOnError(options.endName):
         flags = {key: value for key, value in options.items() if key != "check"}
         if options["check"]:
-            for setting in effective(kind, flags, os.environ):
+            shown = effective(kind, flags, os.environ)
+            checkRuleFiles(load(kind, flags, os.environ))
+            for setting in shown:
                 print(f"{setting.name}={setting.value}  ({setting.source})")
             raise SystemExit(0)
         settings = load(kind, flags, os.environ)

@@ -21,8 +21,8 @@ from socketwarp import connector_tap, listener_tap
 from socketwarp.cli.main import commands
 from socketwarp.errors import ConfigurationError
 from socketwarp.listener.metrics import Metrics
-from socketwarp.listener.policy import loadPolicy
-from socketwarp.listener.tokens import loadTokens
+from socketwarp.rules.policy import loadPolicy
+from socketwarp.rules.tokens import loadTokens
 from socketwarp.settings import CommonSettings, ConnectorSettings, ListenerSettings, load, settingsOf
 from tests.listener.rig import Rig
 

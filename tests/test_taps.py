@@ -171,6 +171,9 @@ class Starting(TapTests):
         self.assertIn("--port=1  (flag)\n", self.stdout.getvalue())
         self.assertIn("SWL_VERIFIER=scep  (default)\n", self.stdout.getvalue())
         self.assertEqual(self.fails(lambda: self.make(listener_tap, "--check", "--port", "x"))[0], 78)
+        code, line = self.fails(lambda: self.make(listener_tap, "--check", "--policy-path", "/dev/null/none"))
+        self.assertEqual(78, code)
+        self.assertIn("SWL_POLICY_PATH", line)
 
     def test_bothEndsAreMade(self) -> None:
         """And not started."""

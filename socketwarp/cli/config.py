@@ -5,7 +5,8 @@ import os
 import attrs
 import click
 
-from ..settings import ConnectorSettings, ListenerSettings, effective
+from ..rules.check import checkRuleFiles
+from ..settings import ConnectorSettings, ListenerSettings, effective, load
 from ._options import asJson
 from ._show import showJson, showTable
 
@@ -25,13 +26,16 @@ def check(end: str, file: str | None, asJson: bool) -> None:
     """
     Print the settings of an END (listener or connector), and where each comes from; secrets are masked.
 
-    Run it in the end's directory and with its environment. Ends with 78 if a setting can't be used.
+    Run it in the end's directory and with its environment. Ends with 78 if a setting can't be used, or one of the
+    listener's files of rules, tokens and access. Certificates are looked at by doctor.
 
     \b
     Example:
       SWL_PORT=443 socketwarp config check listener
     """
-    found = effective(_ENDS[end], {"config": file}, os.environ)
+    flags = {"config": file}
+    found = effective(_ENDS[end], flags, os.environ)
+    checkRuleFiles(load(_ENDS[end], flags, os.environ))
     if asJson:
         showJson([attrs.asdict(each) for each in found])
     else:

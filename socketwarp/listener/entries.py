@@ -13,10 +13,10 @@ from twisted.python.failure import Failure
 from ..bridge import Bridge
 from ..errors import LimitReached, PortDenied, SocketwarpError, SourceDenied
 from ..interfaces import Address
+from ..rules.policy import ANYTHING, Policy, RateRule
 from ..tcp.port import Accept
 from .connectors import Connectors
 from .events import Events
-from .policy import ANYTHING, Policy, RateRule
 from .store import IPortStore
 from .throttle import Bucket
 from .visitors import Limits, Visitor

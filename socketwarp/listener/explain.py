@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import attrs
 
+from ..rules.policy import Policy
 from .connectors import Connectors
 from .entries import Entry
-from .policy import Policy
 
 
 @attrs.frozen

@@ -18,9 +18,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..errors import BadRequest, NoSuchPort, PortClosed, PortDenied, PortUnavailable, SocketwarpError
+from ..rules.policy import Policy
 from ..settings import PortRange
 from .entries import Entry, Lobby
-from .policy import Policy
 from .wishes import PortSpec
 
 #: Seconds between two attempts to bind what could not be bound at start.

@@ -29,6 +29,7 @@ from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, ISession, IStateful, IVerifier
 from ..memory import MemoryBudget
 from ..quic.endpoint import QuicServer, TransportSettings
+from ..rules.policy import Policy, loadPolicy
 from ..settings import ListenerSettings
 from ..tcp.poll import Poll
 from ..tls.server import TlsServer
@@ -40,7 +41,6 @@ from .connectors import Connectors, Terms
 from .descriptors import Descriptors, raiseLimit
 from .entries import Lobby
 from .events import Events, showAddress
-from .policy import Policy, loadPolicy
 from .ports import Ports
 from .recheck import RecheckPolicy
 from .store import IPortStore, SqlitePortStore

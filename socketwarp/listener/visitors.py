@@ -16,12 +16,12 @@ from twisted.python.failure import Failure
 from ..bridge import Bridge, Totals
 from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
 from ..interfaces import Address, ISession, IStream, ITcp
+from ..rules.policy import ANYTHING, Policy
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
 from ..wire.proxy import formatProxyHeader
 from .connectors import Connectors
 from .events import Events, Field, showAddress
-from .policy import ANYTHING, Policy
 from .roster import Connector
 from .wishes import PortSpec
 

@@ -21,3 +21,13 @@ class Check(CliCase):
     def test_what_can_not_be_used_is_a_configuration_error(self) -> None:
         self.assertIn("SWL_PORT", self.run_("config", "check", "listener", status=78, SWL_PORT="x").stderr)
         self.assertIn("/dev/null", self.run_("config", "check", "connector", "--config", "/dev/null", status=78).stderr)
+
+    def test_files_of_rules_are_read(self) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("[[port]]\nuid = ['office']")
+        variables = {"SWL_POLICY_PATH": path}
+        result = self.run_("config", "check", "listener", "--json", status=78, **variables)
+        self.assertEqual("", result.stdout)
+        self.assertIn("unknown: uid", result.stderr)
+        self.assertIn("SWL_POLICY_PATH", result.stderr)

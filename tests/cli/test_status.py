@@ -1,5 +1,5 @@
 from socketwarp.listener.api.access import Gate
-from socketwarp.listener.tokens import parseTokens
+from socketwarp.rules.tokens import parseTokens
 from tests.listener.client import Client
 from tests.listener.test_access import digest
 

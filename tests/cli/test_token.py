@@ -2,7 +2,7 @@ import os
 import stat
 from hashlib import sha256
 
-from socketwarp.listener.tokens import parseTokens
+from socketwarp.rules.tokens import parseTokens
 
 from .rig import CliCase
 

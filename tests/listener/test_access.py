@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import ConfigurationError
 from socketwarp.listener.api.access import Gate
-from socketwarp.listener.tokens import OPERATE, READ, Token, loadTokens, parseTokens
 from socketwarp.listener.wishes import PortSpec
+from socketwarp.rules.tokens import OPERATE, READ, Token, loadTokens, parseTokens
 from socketwarp.settings import PortRange
 from tests.listener.client import Client
 from tests.listener.rig import Rig

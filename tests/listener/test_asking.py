@@ -13,9 +13,9 @@ from zope.interface.verify import verifyObject
 from socketwarp.errors import Code, TargetDenied
 from socketwarp.interfaces import IStream, IStreamReceiver, Piece
 from socketwarp.listener.api import asking
-from socketwarp.listener.policy import parsePolicy
 from socketwarp.listener.probe import Probed, _Listening
 from socketwarp.listener.wishes import PortLimits, PortSpec
+from socketwarp.rules.policy import parsePolicy
 from socketwarp.wire.dialect import DIALECTS, Dialled
 from socketwarp.wire.preamble import Preamble
 from tests.listener.client import Client

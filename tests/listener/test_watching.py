@@ -13,8 +13,8 @@ from socketwarp.listener.api.access import Gate
 from socketwarp.listener.api.server import IDLE_SECONDS
 from socketwarp.listener.api.stream import HEARTBEAT_SECONDS
 from socketwarp.listener.events import REMEMBERED
-from socketwarp.listener.tokens import READ, Token
 from socketwarp.listener.wishes import PortSpec
+from socketwarp.rules.tokens import READ, Token
 from socketwarp.settings import PortRange
 from tests.listener.client import Client
 from tests.listener.rig import Rig

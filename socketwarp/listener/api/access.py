@@ -20,9 +20,9 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.web.server import Request
 
 from ...errors import AccessDenied, ForeignSite, Unauthenticated
+from ...rules.tokens import OPERATE, READ, Role, Token
 from ...settings import PortRange
 from ..events import showAddress
-from ..tokens import OPERATE, READ, Role, Token
 
 #: The scheme of RFC 6750, with the space behind it.
 _BEARER = "bearer "

@@ -22,11 +22,11 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
 from ...errors import AccessDenied, BadRequest, SocketwarpError, Unauthenticated
+from ...rules.tokens import Role
 from ..connectors import Connectors
 from ..events import Events
 from ..metrics import Metrics
 from ..ports import Ports
-from ..tokens import Role
 from .access import Caller, Gate, addressOf
 from .bodies import BODY_LIMIT, parseBody, parseObject
 from .problems import isNew, refuse, write, writeProblem, writeText

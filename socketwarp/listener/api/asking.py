@@ -5,11 +5,11 @@ from itertools import count
 import attrs
 
 from ...errors import LimitReached
+from ...rules.tokens import OPERATE, READ
 from ...wire.preamble import Preamble
 from ..explain import Step, explain
 from ..probe import Probed, probe
 from ..roster import Connector
-from ..tokens import OPERATE, READ
 from .app import Answer, Api, Call, answer, route
 from .bodies import NOTHING, PATIENCE, Host, IpAddress, PatienceSeconds, PortNumber, ShortText, Uid
 from .connectors import mayAsk

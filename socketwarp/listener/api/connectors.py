@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ...errors import AccessDenied, NoSuchConnection, NoSuchConnector, PortClosed
+from ...rules.tokens import OPERATE, READ
 from ..events import showAddress
 from ..roster import Connector
-from ..tokens import OPERATE, READ
 from ..visitors import Visitor
 from .app import Answer, Api, Call, answer, route
 

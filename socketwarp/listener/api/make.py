@@ -7,11 +7,11 @@ from typing import Any
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ...identity.watch import FileWatch
+from ...rules.tokens import Token, loadTokens
 from ...settings import ListenerSettings
 from ..connectors import Connectors
 from ..events import Events
 from ..ports import Ports
-from ..tokens import Token, loadTokens
 from .access import Gate
 from .app import Api
 from .server import ApiServer, makeSite

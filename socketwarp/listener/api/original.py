@@ -3,7 +3,7 @@
 import attrs
 
 from ...errors import NoSuchSession
-from ..tokens import OPERATE, READ
+from ...rules.tokens import OPERATE, READ
 from ..wishes import PortSpec
 from .app import TEXT, Answer, Api, Call, Shown, answer, route
 from .bodies import AT_ONCE, Drain, Host, PortNumber, Uid, showWish

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from hashlib import sha256
 
 from ...errors import ChangeUnderWay, NoSuchPort, PreconditionFailed
+from ...rules.tokens import OPERATE, READ
 from ..entries import Entry
-from ..tokens import OPERATE, READ
 from ..wishes import PortSpec
 from .app import Answer, Api, Call, Shown, answer, route
 from .bodies import LONGEST_DRAIN, showWish, wishOf

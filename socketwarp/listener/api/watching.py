@@ -1,7 +1,7 @@
 """Looking on: whether all is well, figures, what happens, and the description of the calls."""
 
 from ...errors import LimitReached, Unauthenticated
-from ..tokens import READ
+from ...rules.tokens import READ
 from .app import Answer, Api, Call, answer, route
 from .openapi import document
 from .ports import stateOf

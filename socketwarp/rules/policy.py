@@ -15,14 +15,29 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from ..errors import PortDenied, SourceDenied
 from ..settings import PortRange
 from .tomlfiles import Network, loadToml, parseToml
-from .wishes import PortSpec
+
+
+class Wish(Protocol):
+    """What of a wished port its rules ask about."""
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0: any free one."""
+
+    @property
+    def uid(self) -> str:
+        """Whose connector carries its visitors."""
+
+    @property
+    def bindAddress(self) -> str:
+        """The local address that visitors connect to."""
 
 
 @attrs.frozen
@@ -34,7 +49,7 @@ class PortRule:
     ports: tuple[PortRange, ...] = ()
     bind: tuple[str, ...] = ()
 
-    def fits(self, spec: PortSpec, known: Mapping[str, Any] | None) -> bool:  # Any: as above
+    def fits(self, spec: Wish, known: Mapping[str, Any] | None) -> bool:  # Any: as above
         """
         Whether it allows a port.
 
@@ -100,7 +115,7 @@ class Policy:
     visitor: tuple[VisitorRule, ...] = ()
     rate: tuple[RateRule, ...] = ()
 
-    def decidePort(self, spec: PortSpec, known: Mapping[str, Any] | None) -> Decision:  # Any: see PortRule
+    def decidePort(self, spec: Wish, known: Mapping[str, Any] | None) -> Decision:  # Any: see PortRule
         """Whether a port may be open; see `PortRule.fits`."""
         return _decide("port", [rule.fits(spec, known) for rule in self.port])
 
@@ -108,7 +123,7 @@ class Policy:
         """Whether a visitor may come in."""
         return _decide("visitor", [rule.fits(port, host) for rule in self.visitor])
 
-    def checkPort(self, spec: PortSpec, known: Mapping[str, Any] | None) -> None:  # Any: see PortRule
+    def checkPort(self, spec: Wish, known: Mapping[str, Any] | None) -> None:  # Any: see PortRule
         """:raises errors.PortDenied: when `decidePort` says no."""
         decision = self.decidePort(spec, known)
         if not decision.allowed:

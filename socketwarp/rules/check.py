@@ -1,0 +1,23 @@
+"""Every file of rules that settings name, read as the listener will read it at its start."""
+
+from ..identity.local import readAccessRules
+from ..identity.pem import SettingFile
+from ..settings import CommonSettings, ListenerSettings
+from .policy import loadPolicy
+from .tokens import loadTokens
+
+
+def checkRuleFiles(settings: CommonSettings) -> None:
+    """
+    Read the policy, the tokens and the access file, as far as the settings name them; the connector's name none.
+
+    :raises errors.ConfigurationError: of the first that can't be used: the setting, the file, and what is wrong.
+    """
+    if not isinstance(settings, ListenerSettings):
+        return
+    if settings.policyPath is not None:
+        loadPolicy(settings.policyPath)
+    if settings.apiTokensPath is not None:
+        loadTokens(settings.apiTokensPath)
+    if settings.accessPath is not None:
+        readAccessRules(SettingFile("SWL_ACCESS_PATH", settings.accessPath))
