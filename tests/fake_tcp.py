@@ -115,6 +115,11 @@ class FakeSocket:
         self._reactor.wake()
 
     @property
+    def unread(self) -> int:
+        """Bytes that have come and that nobody has read."""
+        return len(self._in)
+
+    @property
     def _deaf(self) -> bool:
         return self._finIn or self._resetIn or self.sawReset
 

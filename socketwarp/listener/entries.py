@@ -10,15 +10,14 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.python.failure import Failure
 
-from ..bridge import Bridge
 from ..errors import LimitReached, PortDenied, SocketwarpError, SourceDenied
-from ..interfaces import Address
-from ..rules.policy import ANYTHING, Policy, RateRule
+from ..interfaces import Address, ITcpProtocol
+from ..rules.policy import ANYTHING, Policy
 from ..tcp.port import Accept
 from .connectors import Connectors
 from .events import Events
+from .pacing import PortRate
 from .store import IPortStore
-from .throttle import Bucket
 from .visitors import Limits, Visitor
 from .wishes import PortSpec
 
@@ -74,7 +73,7 @@ class Entry:
     _ended: int = attrs.field(default=0, init=False)
     _end: IDelayedCall | None = attrs.field(default=None, init=False)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
-    _paced: tuple[RateRule, Bucket] | None = attrs.field(default=None, init=False)
+    _rate: PortRate | None = attrs.field(default=None, init=False)
 
     @property
     def isBound(self) -> bool:
@@ -151,13 +150,21 @@ class Entry:
 
     # -- visitors
 
-    def _accept(self, address: Address) -> Bridge:
-        lobby = self._lobby
+    def _accept(self, address: Address) -> ITcpProtocol:
+        lobby, rate = self._lobby, self._currentRate()
         name = f"{self.number}-{next(self._numbers)}"  # unique in the life of the process
         visitor = Visitor(
-            name, address, self.spec, lobby.clock, lobby.connectors, lobby.events, lobby.limits, lobby.policy
+            name,
+            address,
+            self.spec,
+            lobby.clock,
+            lobby.connectors,
+            lobby.events,
+            lobby.limits,
+            lobby.policy,
+            None if rate is None else rate.pace,
         )
-        refusal = self._refusal(address)
+        refusal = self._refusal(address, rate)
         self.visitors.add(visitor)
         lobby.count += 1
         visitor.ended.addCallback(lambda _: self._left(visitor))
@@ -165,9 +172,18 @@ class Entry:
             self._letIn(visitor)
         else:
             visitor.refuse(refusal)
-        return visitor.bridge
+        return visitor.protocol
 
-    def _refusal(self, address: Address) -> SocketwarpError | None:
+    def _currentRate(self) -> PortRate | None:
+        """What the rules limit the port to; a changed rule begins anew, with who comes now."""
+        rule = self._lobby.policy.pace(self.spec.port)
+        if rule is None:
+            self._rate = None
+        elif self._rate is None or self._rate.rule != rule:
+            self._rate = PortRate(rule, self._lobby.clock)
+        return self._rate
+
+    def _refusal(self, address: Address, rate: PortRate | None) -> SocketwarpError | None:
         """Why a visitor may not come in."""
         here, limits, port = len(self.visitors), self.spec.limits, self.spec.port
         if not limits.allows(address[0]):
@@ -180,9 +196,9 @@ class Entry:
             return LimitReached(f"port {port} has {here} visitors, and that is every port's limit")
         if self._lobby.count >= self._lobby.limits.total:
             return LimitReached(f"{self._lobby.count} visitors are here, and that is the limit")
-        return self._refusalByPolicy(address[0])
+        return self._refusalByPolicy(address[0], rate)
 
-    def _refusalByPolicy(self, host: str) -> SocketwarpError | None:
+    def _refusalByPolicy(self, host: str, rate: PortRate | None) -> SocketwarpError | None:
         """Rules may have changed since the port was opened, so they are asked for each visitor."""
         port, policy = self.spec.port, self._lobby.policy
         try:
@@ -190,14 +206,11 @@ class Entry:
             policy.checkVisitor(port, host)
         except (PortDenied, SourceDenied) as error:
             return error
-        rule = policy.pace(port)
-        if rule is None:
+        if rate is None or rate.letIn():
             return None
-        if self._paced is None or self._paced[0] != rule:
-            self._paced = rule, Bucket(rule.connections_per_second, rule.atOnce)
-        if self._paced[1].take(self._lobby.clock.seconds()):
-            return None
-        return LimitReached(f"port {port} is for {rule.connections_per_second:g} connections a second, says the policy")
+        return LimitReached(
+            f"port {port} is for {rate.rule.connections_per_second:g} connections a second, says the policy"
+        )
 
     def _letIn(self, visitor: Visitor) -> None:
         total = self.spec.limits.total

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from ..rules.policy import Policy
+from ..rules.policy import Policy, RateRule
 from .connectors import Connectors
 from .entries import Entry
 
@@ -48,7 +48,7 @@ def _questions(
     decision = policy.decideVisitor(spec.port, host)
     yield "policy-visitor", decision.allowed, decision.rule
     pace = policy.pace(spec.port)
-    yield "policy-rate", True if pace is None else None, _paced(None if pace is None else pace.connections_per_second)
+    yield "policy-rate", True if pace is None or pace.connections_per_second is None else None, _paced(pace)
     yield "connector", *_here(connectors, spec.uid)
 
 
@@ -56,8 +56,8 @@ def _listed(things: tuple[object, ...]) -> str:
     return ", ".join(map(str, things))
 
 
-def _paced(rate: float | None) -> str:
-    return "no [[rate]] rule fits" if rate is None else f"{rate:g} visitors a second, says the policy"
+def _paced(rate: RateRule | None) -> str:
+    return "no [[rate]] rule fits" if rate is None else f"{rate}, says the policy"
 
 
 def _here(connectors: Connectors, uid: str) -> tuple[bool, str]:

@@ -22,10 +22,14 @@ class Bucket:
 
     def take(self, now: float, amount: float = 1.0) -> bool:
         """Let one through, or as much as `amount`; whether there was room. The time may stand still or go back."""
-        if self._last is not None:
-            self._level = min(self.burst, self._level + max(0.0, now - self._last) * self.rate)
-        self._last = now
-        if self._level < amount:
+        if self.wait(now, amount) > 0:
             return False
         self._level -= amount
         return True
+
+    def wait(self, now: float, amount: float) -> float:
+        """How long until there is room for `amount`, which is at most `burst`; seconds, 0 when there is."""
+        if self._last is not None:
+            self._level = min(self.burst, self._level + max(0.0, now - self._last) * self.rate)
+        self._last = now
+        return max(0.0, amount - self._level) / self.rate

@@ -15,13 +15,14 @@ from twisted.python.failure import Failure
 
 from ..bridge import Bridge, Totals
 from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
-from ..interfaces import Address, ISession, IStream, ITcp
+from ..interfaces import Address, ISession, IStream, ITcp, ITcpProtocol
 from ..rules.policy import ANYTHING, Policy
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
 from ..wire.proxy import formatProxyHeader
 from .connectors import Connectors
 from .events import Events, Field, showAddress
+from .pacing import Pace, PacedStream, PacedTcp
 from .roster import Connector
 from .wishes import PortSpec
 
@@ -63,7 +64,7 @@ class Visitor:
     One connection to an entry port.
 
     :ivar connectionId: names it in events, and in the preamble.
-    :ivar bridge: its protocol.
+    :ivar bridge: carries it.
     :ivar ended: fires, never fails, when it is gone.
     """
 
@@ -75,6 +76,7 @@ class Visitor:
     _events: Events
     _limits: Limits
     _policy: Policy = ANYTHING
+    _pace: Pace | None = None
     _since: float = attrs.field(init=False)
     _coming: Deferred[None] | None = attrs.field(default=None, init=False)
     _connector: Connector | None = attrs.field(default=None, init=False)
@@ -98,6 +100,11 @@ class Visitor:
     def sessionId(self) -> str | None:
         """The session that carries it, or will in a moment; `None` while it waits for one."""
         return None if self._connector is None else self._connector.session.sessionId
+
+    @property
+    def protocol(self) -> ITcpProtocol:
+        """What its TCP connection is to have as its protocol; ask once."""
+        return self.bridge if self._pace is None else PacedTcp(self.bridge, self._pace)
 
     def carry(self) -> None:
         """Find the session, open a stream, join it to the visitor."""
@@ -129,6 +136,8 @@ class Visitor:
         stream.write(preamble)
         seconds = self._limits.answerSeconds
         late = TargetTimedOut(f"the connector of {self.spec.uid} didn't say within {seconds:g} s whether it dialled")
+        if self._pace is not None:
+            stream = PacedStream(stream, self._pace)
         answered = self.bridge.join(stream, dialect.answerParser()).addTimeout(seconds, self._clock, _inTime(late))
         return answered.addCallback(self._connected, session)
 

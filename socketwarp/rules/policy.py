@@ -7,8 +7,9 @@ without any, everything is. Whatever a rule leaves out it means all of.
 - ``[[port]]``: which ``uids`` (patterns), or connectors of which the verifier knows these ``attributes``, may have
   which ``ports`` on which addresses (``bind``).
 - ``[[visitor]]``: from which ``sources`` (networks) visitors may come to which ``ports``.
-- ``[[rate]]``: ``connections_per_second``, and ``burst`` at once, to each of these ``ports``. The first that fits
-  counts; ports that none fits have no limit.
+- ``[[rate]]``: to each of these ``ports``, ``connections_per_second``, and ``burst`` of them at once; and
+  ``bytes_per_second`` for all its visitors together, in and out. The first that fits counts; ports that none fits have
+  no limit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,16 +79,30 @@ class VisitorRule:
 
 @attrs.frozen
 class RateRule:
-    """A ``[[rate]]`` rule. Without ``burst``, as many may come at once as in a second, and one at least."""
+    """
+    A ``[[rate]]`` rule; what is `None` has no limit.
 
-    connections_per_second: float
+    :ivar burst: connections at once; `None`: as many as in a second, and one at least.
+    """
+
+    connections_per_second: float | None = None
     burst: float | None = None
+    bytes_per_second: float | None = None
     ports: tuple[PortRange, ...] = ()
 
     @property
     def atOnce(self) -> float:
         """How many may come at once."""
-        return max(1.0, self.connections_per_second if self.burst is None else self.burst)
+        return max(1.0, self.burst or self.connections_per_second or 1.0)
+
+    def __str__(self) -> str:
+        """For people."""
+        words = []
+        if self.connections_per_second is not None:
+            words.append(f"{self.connections_per_second:g} connections a second")
+        if self.bytes_per_second is not None:
+            words.append(f"{self.bytes_per_second:g} bytes a second, of all visitors together")
+        return " and ".join(words)
 
 
 def _among(port: int, ranges: Sequence[PortRange]) -> bool:
@@ -136,7 +151,7 @@ class Policy:
             raise SourceDenied(f"port {port} is not for visitors from {host}: {decision.rule}")
 
     def pace(self, port: int) -> RateRule | None:
-        """How often visitors may come to a port; `None`: as often as they like."""
+        """How often visitors may come to a port, and what they may move; `None`: as they like."""
         return next((rule for rule in self.rate if _among(port, rule.ports)), None)
 
 
@@ -170,6 +185,11 @@ def parsePolicy(text: str) -> Policy:
                 ip_address(address)
             except ValueError as error:
                 raise ValueError(f"[[port]] rule {number}: {error}") from None
+    for number, rate in enumerate(policy.rate, 1):
+        if rate.connections_per_second is None and (rate.bytes_per_second is None or rate.burst is not None):
+            raise ValueError(
+                f"[[rate]] rule {number}: connections_per_second or bytes_per_second is needed; burst is of the former"
+            )
     return policy
 
 

@@ -267,7 +267,7 @@ class ExplainTests(AskingTestCase):
     def test_aRateIsNotKnownBefore(self) -> None:
         self.enforce("[[rate]]\nconnections_per_second = 3")
         step = self.explain()[1]["policy-rate"]
-        self.assertEqual((None, "3 visitors a second, says the policy"), (step["allowed"], step["rule"]))
+        self.assertEqual((None, "3 connections a second, says the policy"), (step["allowed"], step["rule"]))
 
     def test_nobodyIsLetIn(self) -> None:
         self.wish(total=5)

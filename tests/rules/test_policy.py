@@ -76,6 +76,13 @@ class VisitorRuleTests(SynchronousTestCase):
         self.assertEqual(3, RateRule(1, 3).atOnce)
         self.assertIsNone(Policy().pace(80))
 
+    def test_aRateSaysWhatItIs(self) -> None:
+        (rate,) = parsePolicy("[[rate]]\nconnections_per_second = 2\nbytes_per_second = 1_000_000").rate
+        self.assertEqual(
+            "2 connections a second and 1e+06 bytes a second, of all visitors together",
+            str(rate),
+        )
+
 
 class FileTests(SynchronousTestCase):
     """Rules come from a file."""
@@ -91,6 +98,8 @@ class FileTests(SynchronousTestCase):
             ("[[port]]\nbind = ['localhost']", "localhost"),
             ("[[visitor]]\nsources = ['10.0.0.1/8']", "host bits"),
             ("[[rate]]\nports = ['80']", "connections_per_second"),
+            ("[[rate]]\nbytes_per_second = 9\nburst = 1", "connections_per_second"),
+            ("[[rate]]\nbytes_per_second = 0", "above 0"),
             ("[[rate]]\nconnections_per_second = 0", "above 0"),
             ("[[rate]]\nconnections_per_second = inf", "above 0"),
             ("[[rate]]\nconnections_per_second = true", "above 0"),
