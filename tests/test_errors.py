@@ -10,6 +10,7 @@ from socketwarp.errors import (
     Code,
     NoSuchPort,
     NoSuchSession,
+    PortDenied,
     SessionLost,
     SocketwarpError,
     StreamReset,
@@ -70,8 +71,13 @@ class TextTests(SynchronousTestCase):
     """Errors that make their own text, or carry more than one."""
 
     def test_theOriginalsTextsAreKept(self) -> None:
-        self.assertEqual("No QUIC connection exists for the specified UID.", str(NoSuchSession()))
-        self.assertEqual(("Task 18080 not found", 18080), (str(NoSuchPort(18080)), NoSuchPort(18080).port))
+        self.assertEqual("No QUIC connection exists for the specified UID.", NoSuchSession("x").originalText)
+        self.assertEqual(("Task 18080 not found", 18080), (NoSuchPort(18080).originalText, NoSuchPort(18080).port))
+
+    def test_peopleReadOurs(self) -> None:
+        self.assertEqual("no connector with the uid x is here", str(NoSuchSession("x")))
+        self.assertEqual("port 18080 isn't open", str(NoSuchPort(18080)))
+        self.assertEqual("so", PortDenied("so").originalText)
 
     def test_aResetSaysItsCode(self) -> None:
         self.assertEqual("the stream was reset with code 0x5", str(StreamReset(5)))

@@ -1,8 +1,10 @@
 """The `socketwarp` command: the list of its commands, and how their failures end."""
 
+from errno import EPIPE
+
 import click
 
-from ..errors import SocketwarpError
+from ..errors import EX_FAILED, SocketwarpError
 from ._http import Failed
 from ._options import serverOptions
 from ._show import clean
@@ -31,6 +33,11 @@ class _Commands(click.Group):
         except (SocketwarpError, Failed) as e:
             click.echo(f"socketwarp: {clean(str(e))}", err=True)
             ctx.exit(e.exitCode)
+        except OSError as e:
+            if e.errno == EPIPE:
+                raise  # nobody reads on, which click knows to end with
+            click.echo(f"socketwarp: the output can't be written: {e.strerror}", err=True)
+            ctx.exit(EX_FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they are needed."""

@@ -107,8 +107,16 @@ def sentence(event: Any) -> str:  # Any: JSON
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if isinstance(seconds, int | float) else "-" * 19
     name = fields.pop("event", "events.missed")
     told = " ".join(
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        f"{key}={value if isinstance(value, str) else json.dumps(_given(value))}"
         for key, value in fields.items()
         if value is not None
     )
     return clean(f"{when} {name:<21} {told}")
+
+
+def _given(value: Any) -> Any:  # Any: JSON
+    """An object without what is left out in it, which would fill the line."""
+    if not isinstance(value, dict):
+        return value
+    held = {key: _given(each) for key, each in value.items()}
+    return {key: each for key, each in held.items() if each not in (None, {}, [])}

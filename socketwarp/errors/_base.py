@@ -53,6 +53,11 @@ class SocketwarpError(Exception):
     streamCode: ClassVar[Code] = Code.INTERNAL
     exitCode: ClassVar[int] = EX_FAILED
 
+    @property
+    def originalText(self) -> str:
+        """What the original's calls are answered with, whose users' scripts compare some of it."""
+        return str(self)
+
 
 class ConfigurationError(SocketwarpError):
     """A setting, or a file that a setting names, can't be used: the text names setting, value and remedy."""

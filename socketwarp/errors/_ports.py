@@ -12,14 +12,19 @@ class PortUnavailable(SocketwarpError):
 
 
 class NoSuchPort(SocketwarpError):
-    """No entry port with that number is open. The text is the original's."""
+    """No entry port with that number is open."""
 
     code = "no-such-port"
     status = 404
 
     def __init__(self, port: int) -> None:
-        super().__init__(f"Task {port} not found")
+        super().__init__(f"port {port} isn't open")
         self.port = port
+
+    @property
+    def originalText(self) -> str:
+        """See `SocketwarpError`."""
+        return f"Task {self.port} not found"
 
 
 class PortDenied(SocketwarpError):

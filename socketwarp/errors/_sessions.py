@@ -48,15 +48,20 @@ class ProxyFailed(SessionLost):
 
 
 class NoSuchSession(SocketwarpError):
-    """No session has that uid. The text is the original's, which its users' scripts compare."""
+    """No session has that uid."""
 
     code = "no-session"
     status = 500
     streamCode = Code.UNREACHABLE
     exitCode = EX_UNAVAILABLE
 
-    def __init__(self) -> None:
-        super().__init__("No QUIC connection exists for the specified UID.")
+    def __init__(self, uid: str) -> None:
+        super().__init__(f"no connector with the uid {uid} is here")
+
+    @property
+    def originalText(self) -> str:
+        """See `SocketwarpError`."""
+        return "No QUIC connection exists for the specified UID."
 
 
 class ConnectorAway(SocketwarpError):

@@ -100,7 +100,7 @@ class Connectors:
         """
         connector = self._roster.choose(uid, self._clock.seconds())
         if connector is None:
-            raise NoSuchSession
+            raise NoSuchSession(uid)
         return connector
 
     def whenConnected(self, uid: str) -> Deferred[Connector]:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from ..bridge import Bridge, Totals
 from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
-from ..interfaces import Address, ISession, IStream, ITcp, ITcpProtocol
+from ..interfaces import Address, IStream, ITcp, ITcpProtocol
 from ..rules.policy import ANYTHING, Policy
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
@@ -130,22 +130,20 @@ class Visitor:
         dialect = DIALECTS[session.protocol]
         preamble = dialect.formatPreamble(self._preamble()) + self._proxyHeader(tcp)
         opened = session.openStream().addTimeout(seconds, self._clock, _inTime(full))
-        return opened.addCallback(self._join, session, dialect, preamble)
+        return opened.addCallback(self._join, dialect, preamble)
 
-    def _join(self, stream: IStream, session: ISession, dialect: Dialect, preamble: bytes) -> Deferred[None]:
+    def _join(self, stream: IStream, dialect: Dialect, preamble: bytes) -> Deferred[None]:
         stream.write(preamble)
         seconds = self._limits.answerSeconds
         late = TargetTimedOut(f"the connector of {self.spec.uid} didn't say within {seconds:g} s whether it dialled")
         if self._pace is not None:
             stream = PacedStream(stream, self._pace)
         answered = self.bridge.join(stream, dialect.answerParser()).addTimeout(seconds, self._clock, _inTime(late))
-        return answered.addCallback(self._connected, session)
+        return answered.addCallback(self._connected)
 
-    def _connected(self, dialled: Dialled, session: ISession) -> None:
+    def _connected(self, dialled: Dialled) -> None:
         self._joined = True
-        self._events.emit(
-            "visitor.connected", session=session.sessionId, dialled=dialled.address or None, **self._who()
-        )
+        self._events.emit("visitor.connected", dialled=dialled.address or None, **self._who())
 
     def _preamble(self) -> Preamble:
         return Preamble(self.connectionId, self.spec.dialHost, self.spec.targetPort, self.address, self.spec.port)
@@ -193,6 +191,7 @@ class Visitor:
             "address": showAddress(self.address),
             "port": self.spec.port,
             "uid": self.spec.uid,
+            "session": self.sessionId,
         }
 
 

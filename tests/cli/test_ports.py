@@ -64,7 +64,7 @@ class Ports(CliCase):
 
     def test_a_port_that_is_not_there_is_a_failure(self) -> None:
         self.assertEqual(
-            "socketwarp: Task 18080 not found (no-such-port)\n", self.run_("close", "18080", status=1).stderr
+            "socketwarp: port 18080 isn't open (no-such-port)\n", self.run_("close", "18080", status=1).stderr
         )
 
     def test_wrong_usage(self) -> None:

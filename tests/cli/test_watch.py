@@ -91,6 +91,10 @@ class Following(CliCase):
         for line in ("data: {", "", "nonsense", "event: x", ""):
             self.assertIsNone(follower.take(line))
 
+    def test_a_sentence_leaves_out_what_is_left_out(self) -> None:
+        event = {"event": "api.changed", "after": {"port": 1, "limits": {"total": None, "sources": []}, "used": 0}}
+        self.assertTrue(sentence(event).endswith('after={"port": 1, "used": 0}'))
+
     def test_a_sentence_can_not_steer_a_terminal(self) -> None:
         self.assertNotIn("\x1b", sentence({"time": 0, "event": "x", "reason": "\x1b[2J\nforged"}))
         self.assertEqual(1, len(sentence({"reason": "a\nb"}).splitlines()))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import subprocess
 from signal import SIGINT, SIGKILL
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
@@ -104,6 +105,12 @@ class Operating(CliCase):
             (78, "list", "--token-file", "none"),
         ):
             self.do(*arguments, status=status)
+
+    def test_a_full_disk_is_a_failure_in_words(self) -> None:
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([SOCKETWARP, "token", "x", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+        self.assertEqual((1, 1), (done.returncode, done.stderr.count("\n")))
+        self.assertIn("No space left on device", done.stderr)
 
     def test_watch_goes_on_across_a_listener_that_is_killed(self) -> None:
         self.startBoth()

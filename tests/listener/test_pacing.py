@@ -248,6 +248,7 @@ class PortTests(SynchronousTestCase):
         self.assertEqual((back, True), (bytes(visitor.received), visitor.sawFin))
         (ended,) = self.rig.told("visitor.ended")
         self.assertEqual(("finished", len(there), len(back)), (ended["code"], ended["bytesIn"], ended["bytesOut"]))
+        self.assertEqual("session-1", ended["session"])
         self.assertEqual(0, self.rig.lobby.count)
 
     def test_aResetOvertakesThem(self) -> None:

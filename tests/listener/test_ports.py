@@ -71,7 +71,7 @@ class WishTests(SynchronousTestCase):
     def test_aPortThatIsNotOpenCannotBeClosed(self) -> None:
         error = failureOf(self.rig.ports.withdraw(18080))
         self.assertIsInstance(error, NoSuchPort)
-        self.assertEqual("Task 18080 not found", str(error))
+        self.assertEqual("port 18080 isn't open", str(error))
 
     def test_aPortIsClosedOnce(self) -> None:
         self.opened()

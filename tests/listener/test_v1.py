@@ -214,7 +214,7 @@ class PortTests(V1TestCase):
     def test_anErrorIsAProblem(self) -> None:
         _, headers, text = self.client.call("GET", "/v1/ports/1")
         self.assertEqual("application/problem+json", headers["content-type"])
-        problem = {"title": "Not Found", "status": 404, "detail": "Task 1 not found", "code": "no-such-port"}
+        problem = {"title": "Not Found", "status": 404, "detail": "port 1 isn't open", "code": "no-such-port"}
         self.assertEqual(problem, json.loads(text))
 
 

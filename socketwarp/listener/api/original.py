@@ -44,7 +44,7 @@ async def open(api: Api, call: Call) -> Answer:
 
     async def make() -> tuple[None, Shown]:
         if not api.connectors.serving(wished.uid):
-            raise NoSuchSession
+            raise NoSuchSession(wished.uid)
         return None, showWish(await api.ports.desire(wished.spec()))
 
     await api.change(call.caller, "port.put", str(wished.port), None, make)

@@ -42,7 +42,7 @@ def refuse(request: Request, error: SocketwarpError) -> bytes:
     if isinstance(error, Unauthenticated):
         request.setHeader(b"WWW-Authenticate", b'Bearer realm="socketwarp"')
     if not isNew(request):
-        return writeText(request, error.status, str(error))
+        return writeText(request, error.status, error.originalText)
     return writeProblem(request, _STATUSES.get(error.code, error.status), error.code, str(error))
 
 
