@@ -1,13 +1,15 @@
 """The API's calls that look on, and the policy's rates, at a listener and a connector that are processes."""
 
+import contextlib
 import json
-from collections.abc import Generator, Iterator
+import socket
+from collections.abc import Generator, Iterator, Sequence
 from http.client import HTTPConnection
 from signal import SIGHUP
 from threading import Thread
 from typing import Any
 
-from .processes import PATIENCE, TunnelCase, freePort, readToEnd, receive
+from .processes import PATIENCE, TWISTD, Process, TunnelCase, freePort, readToEnd, receive, reset
 
 
 class ControlCase(TunnelCase):
@@ -23,7 +25,7 @@ class ControlCase(TunnelCase):
         """An entry port, opened by ``PUT``."""
         body = {"uid": "uid-1", "target_host": target[0], "target_port": target[1], **more}
         port = freePort()
-        self.assertEqual("open", self.json("PUT", f"/v1/ports/{port}", body, 201)["state"])
+        self.assertIn(self.json("PUT", f"/v1/ports/{port}", body, 201)["state"], ("open", "parked"))
         return port
 
 
@@ -156,6 +158,91 @@ class Following(ControlCase):
     def test_a_name_that_is_no_events_is_refused(self) -> None:
         self.startListener()
         self.assertEqual("bad-request", self.json("GET", "/v1/events?since=x", status=400)["code"])
+
+
+class Records(ControlCase):
+    """What stays: the log as programs read it, and the audit log."""
+
+    def startListener(self) -> Process:
+        """As usual, but for the log's format."""
+        self.listener = self.start("swlistener")
+        told = json.loads(self.listener.waitFor("listening for connectors at"))
+        self.settings["service_port"] = int(told["quic"].rpartition(":")[2])
+        self.api = ("127.0.0.1", int(told["api"].rpartition(":")[2]))
+        return self.listener
+
+    def test_each_line_of_the_log_is_an_object(self) -> None:
+        self.environment |= {"SWL_LOG_FORMAT": "json", "SWC_LOG_FORMAT": "json"}
+        self.startListener()
+        self.startConnector()
+        session = json.loads(self.listener.waitFor('"connector.connected"'))["session"]
+        server = self.listen()
+        port = self.wish(server.getsockname())
+        self.assertEcho(server, port)
+        ended = json.loads(self.listener.waitFor('"visitor.ended"'))
+        self.assertEqual(("uid-1", session, port), (ended["uid"], ended["session"], ended["port"]))
+        self.assertEqual((5, 5), (ended["bytesIn"], ended["bytesOut"]))
+        self.assertEnds(self.connector, self.listener)
+        for process in (self.listener, self.connector):
+            for line in process.lines:
+                self.assertLessEqual({"time", "level", "namespace", "message"}, json.loads(line).keys(), line)
+
+    def test_the_audit_log_has_every_change(self) -> None:
+        self.environment["SWL_LOG_FORMAT"] = "json"
+        self.startListener()
+        port = self.wish(("127.0.0.1", 1))
+        self.json("DELETE", f"/v1/ports/{port}?dry_run=1")
+        self.json("DELETE", f"/v1/ports/{port}")
+        written = (self.directory / "state" / "audit.jsonl").read_text().splitlines()
+        put, deleted = (json.loads(line) for line in written)
+        self.assertEqual(("port.put", "port.delete"), (put["action"], deleted["action"]))
+        self.assertEqual((None, put["after"], None), (put["before"], deleted["before"], deleted["after"]))
+        for each in (put, deleted):
+            self.assertEqual(("anonymous", str(port), "done"), (each["who"], each["subject"], each["outcome"]))
+            self.assertTrue(each["address"].startswith("127.0.0.1:"))
+
+
+class Crowds(ControlCase):
+    """More callers and visitors than there is room for."""
+
+    #: Descriptors that a listener may have.
+    LIMIT = 96
+
+    def start(self, plugin: str, *flags: str, runner: Sequence[str] = TWISTD) -> Process:
+        limited = ("prlimit", f"--nofile={self.LIMIT}:{self.LIMIT}", *runner) if plugin == "swlistener" else runner
+        return super().start(plugin, *flags, runner=limited)
+
+    def test_slow_callers_keep_nobody_waiting(self) -> None:
+        self.LIMIT = 1024
+        self.startListener()
+        slow = [self.kept(socket.create_connection(self.api, PATIENCE)) for _ in range(200)]
+        for each in slow:
+            each.sendall(b"GET /v1/ports HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        self.assertEqual([], self.json("GET", "/v1/ports"))
+        for each in slow:
+            each.sendall(b"x\r\n\r\n")
+        for each in slow:
+            self.assertEqual(b"HTTP/1.1 200 OK", receive(each, 15))
+
+    def test_without_descriptors_visitors_wait_and_the_api_answers(self) -> None:
+        self.environment |= {"SWL_DRAIN_SECONDS": "0", "SWC_DRAIN_SECONDS": "0"}
+        self.startBoth()
+        server = self.listen()
+        port = self.wish(server.getsockname())
+        visitors = [self.visit(port) for _ in range(self.LIMIT)]
+        self.listener.waitFor("accepting visitors is paused", "file descriptors are in use")
+        there = self.json("GET", f"/v1/ports/{port}")["connections"]
+        self.assertTrue(0 < there < self.LIMIT, there)
+        for each in visitors[:there]:
+            reset(each)
+        self.listener.waitFor("accepting visitors goes on")
+        for each in visitors[there:]:
+            each.sendall(b"still here")
+        left = self.LIMIT - there
+        while left:  # the targets of those who left see RST, the others' what they have sent
+            with contextlib.suppress(ConnectionResetError):
+                left -= receive(self.accept(server), 10) == b"still here"
+        self.assertEnds(self.connector, self.listener)
 
 
 class Rates(ControlCase):
