@@ -37,13 +37,18 @@ def write(request: Request, status: int, contentType: bytes, body: bytes) -> byt
     return body
 
 
+def statusOf(error: SocketwarpError | type[SocketwarpError]) -> int:
+    """The status of an error under ``/v1``."""
+    return _STATUSES.get(error.code, error.status)
+
+
 def refuse(request: Request, error: SocketwarpError) -> bytes:
     """The answer to a call that failed."""
     if isinstance(error, Unauthenticated):
         request.setHeader(b"WWW-Authenticate", b'Bearer realm="socketwarp"')
     if not isNew(request):
         return writeText(request, error.status, error.originalText)
-    return writeProblem(request, _STATUSES.get(error.code, error.status), error.code, str(error))
+    return writeProblem(request, statusOf(error), error.code, str(error))
 
 
 def writeProblem(request: Request, status: int, code: str, detail: str) -> bytes:
