@@ -48,7 +48,7 @@ class ManualTests(SynchronousTestCase):
 
     def test_itHasEveryCodeAndItsStatus(self) -> None:
         """Of all that the modules behind the calls raise."""
-        raised = {SocketwarpError, errors.NoSuchSession}
+        raised: set[type[SocketwarpError]] = {SocketwarpError, errors.NoSuchSession}
         for path in (*(LISTENER / "api").glob("*.py"), LISTENER / "ports.py", LISTENER / "store.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 made = node.exc if isinstance(node, ast.Raise) else None
