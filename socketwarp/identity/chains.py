@@ -101,7 +101,7 @@ class Trust:
 
     @_exchanged.default
     def _makeExchanged(self) -> Sequence[x509.Certificate]:
-        return [each for each in self.roots if extendedKeyUsage(each) is not None and issuedBy(each, each)]
+        return [each for each in self.roots if isExchanged(each)]
 
     @_anchors.default
     def _makeAnchors(self) -> Sequence[x509.Certificate]:
@@ -247,6 +247,11 @@ def checkAlone(chain: Sequence[x509.Certificate], role: Role) -> None:
     if not isOwnRoot:
         _checkNoAuthority(leaf)
     _checkKeyUsage(leaf)
+
+
+def isExchanged(certificate: x509.Certificate) -> bool:
+    """Whether a root is an end's own certificate, which vouches for itself alone; see `Trust`."""
+    return extendedKeyUsage(certificate) is not None and issuedBy(certificate, certificate)
 
 
 def issuedBy(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -20,7 +20,7 @@ from socketwarp.identity.pem import SettingFile
 from socketwarp.identity.watch import FileWatch
 from socketwarp.listener.api import ApiServer, makeApi
 from socketwarp.settings import ListenerSettings
-from tests.certs import Authority, Issued
+from tests.certs import Authority, Issued, pem
 from tests.listener.rig import Rig
 from tests.listener.test_access import CALLS, digest
 
@@ -172,6 +172,21 @@ class TlsTests(ApiTestCase):
     async def test_aServersCertificateIsNoCallers(self) -> None:
         url, _ = self.listen("mtls")
         self.assertIn("certificate", await self.refusal(url, Showing("api")))
+
+    async def test_anExchangedCertificateVouchesForItselfOnly(self) -> None:
+        """Its owner can sign others, whom nobody knows."""
+        friend = Authority("friend")
+        own = friend.issue(
+            "friend", key=friend.key, ca=True, eku=("client",), ku=("digital_signature", "key_cert_sign")
+        )
+        self.write(own, "friend")
+        self.write(friend.issue("boss", eku=("client",)), "boss")
+        # Issued.write leaves a CA file behind; the one that counts has the certificate itself.
+        (self.directory / "ca.crt").write_bytes(pem(self.authority.cert) + pem(own.cert))
+        url, _ = self.listen("mtls")
+        self.assertIn("alert", await self.refusal(url, Showing("boss")))
+        self.assertEqual(200, await self.status(url, "GET", "/v1/ports", None, Showing("friend")))
+        self.assertEqual(200, await self.status(url, "GET", "/v1/ports", None, Showing("caller")))
 
     async def test_theCertificateNamesTheCaller(self) -> None:
         url, _ = self.listen("mtls")

@@ -11,6 +11,7 @@ from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromC
 from zope.interface import implementer
 
 from ...errors import ConfigurationError
+from ...identity.chains import isExchanged
 from ...identity.pem import PrivateKey, SettingFile, readCertificates, readPrivateKey
 
 
@@ -30,7 +31,8 @@ def loadTls(certPath: Path, keyPath: Path, clientCaPath: Path | None) -> ServerT
     """
     Read the files.
 
-    :param clientCaPath: roots of callers, each of whom needs a certificate then.
+    :param clientCaPath: roots of callers, each of whom needs a certificate then; or certificates of their own, which
+        vouch for nobody else (`identity.chains.Trust`).
     :raises errors.ConfigurationError: naming the setting, the file and the remedy.
     """
     certFile = SettingFile("APIS_CERT_PATH", certPath)
@@ -55,7 +57,18 @@ def _context(
     options = CertificateOptions(
         certificate=leaf, privateKey=crypto.PKey.from_cryptography_key(key), extraCertChain=rest, trustRoot=trusted
     )
-    return options.getContext()
+    context = options.getContext()
+    if roots is not None:
+        context.set_verify(context.get_verify_mode(), _vouched)
+    return context
+
+
+def _vouched(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, isGood: int) -> bool:
+    """
+    What OpenSSL asks about each certificate of a caller's chain: one that was exchanged for ours isn't a CA's, whatever
+    it says, or its owner could call under any name.
+    """
+    return bool(isGood) and not (depth > 0 and isExchanged(certificate.to_cryptography()))
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
