@@ -112,6 +112,7 @@ CONNECTOR = COMMON | {
     "tlsPort": Effect.on("1234", "Attempts", **BY_TLS),
     "serverNames": Effect.on("127.0.0.7:1234", "_makeLink"),
     "allowTargets": Effect.on("10.0.0.0/8:22", "Policy"),
+    "policyPath": Effect.on("{}/targets", "loadTargets", "FileWatch"),
     "dialTimeout": Effect.on("7.5", "Targets"),
     "dialLimit": Effect.on("123", "IncomingStreams"),
     "backoffBase": Effect.on("7.5", "Backoff"),
@@ -166,7 +167,10 @@ class EffectTests(TapTests):
             (QuicServer, "listen"),
             (Connectors, "drain"),
             (Ports, "stop"),
-            (connector, "loadCredentials FileWatch TransportSettings MemoryBudget Policy Targets IncomingStreams"),
+            (
+                connector,
+                "loadCredentials FileWatch TransportSettings MemoryBudget Policy loadTargets Targets IncomingStreams",
+            ),
             (connector, "Backoff Link connect TlsSettings Attempts Remembered trialBackoff dialSocket dialThrough"),
             (connector.ConnectorService, "_makeLink _drain"),
         ):
@@ -183,6 +187,7 @@ class EffectTests(TapTests):
             ("tokens", TOKENS),
             ("policy", b""),
             ("access", b"allow uid-1"),
+            ("targets", b"[[target]]\nhosts = ['*']"),
             ("other.crl", pem(authority.crl())),
         ):
             writeFile(directory, name, data)

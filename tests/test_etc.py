@@ -22,6 +22,7 @@ from socketwarp.cli.main import commands
 from socketwarp.errors import ConfigurationError
 from socketwarp.listener.metrics import Metrics
 from socketwarp.rules.policy import loadPolicy
+from socketwarp.rules.targets import loadTargets
 from socketwarp.rules.tokens import loadTokens
 from socketwarp.settings import CommonSettings, ConnectorSettings, ListenerSettings, load, settingsOf
 from tests.listener.rig import Rig
@@ -128,6 +129,7 @@ class SampleTests(SynchronousTestCase):
         policy, tokens = loadPolicy(ETC / "policy.toml"), loadTokens(ETC / "tokens.toml")
         self.assertTrue(policy.port and policy.visitor and policy.rate)
         self.assertEqual({"read", "operate"}, {token.role for token in tokens})
+        self.assertTrue(loadTargets(ETC / "targets.toml"))
 
     def test_theListenersSettingsNameTheOtherSamples(self) -> None:
         settings = load(ListenerSettings, {"config": str(ETC / "swlistener.toml")}, {})

@@ -90,7 +90,7 @@ class Policy:
         for form in forms(address):
             self._checkRefused(host, form, port)
             if self.rules and not named and not self._allowsAddress(form, port):
-                raise TargetDenied(f"{_asked(host, form, port)} is not among the targets that SWC_ALLOW_TARGETS allows")
+                raise TargetDenied(f"{_asked(host, form, port)} is not among the targets that our rules allow")
 
     def _allowsAddress(self, address: IPAddress, port: int) -> bool:
         return any(

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -17,6 +18,7 @@ from ..identity.watch import FileWatch
 from ..interfaces import Address, IReloadable, ISession
 from ..memory import MemoryBudget
 from ..quic.endpoint import TransportSettings, connect
+from ..rules.targets import loadTargets
 from ..settings import ConnectorSettings, ListenerName
 from ..tcp.connect import dialThrough
 from ..tcp.dial import dial, dialSocket
@@ -59,8 +61,18 @@ def makeConnector(
         connector.renew()
 
     watch = FileWatch(reactor, (*paths, *settings.crlPaths), load, renew, settings.pollSeconds)
-    connector = ConnectorService(settings, reactor, watch)
+    connector = ConnectorService(settings, reactor, watch, _watchRules(settings, reactor))
     return connector
+
+
+def _watchRules(settings: ConnectorSettings, reactor: IReactorTime) -> FileWatch[Policy]:
+    """What the settings allow to be dialled, and what their file of rules does."""
+    path = settings.policyPath
+
+    def read() -> Policy:
+        return Policy((*settings.allowTargets, *(() if path is None else loadTargets(path))))
+
+    return FileWatch(reactor, [] if path is None else [path], read, interval=settings.pollSeconds)
 
 
 @implementer(IReloadable)
@@ -74,11 +86,13 @@ class ConnectorService(MultiService):
         settings: ConnectorSettings,
         reactor: Any,  # Any: as above
         credentials: FileWatch[Credentials],
+        rules: FileWatch[Policy],
     ) -> None:
         super().__init__()
         self._settings = settings
         self._reactor = reactor
         self._credentials = credentials
+        self._rules = rules
         self._instance = urandom(8).hex()
         self._links: list[Link] = []
         self._carriers: list[Carriers] = []
@@ -88,7 +102,8 @@ class ConnectorService(MultiService):
         settings = self._settings
         self._poll = Poll(self._reactor)
         dialOne = partial(dial, self._poll, self._reactor)
-        targets = Targets(Policy(settings.allowTargets), self._reactor, dialOne, settings.dialTimeout)
+        targets = Targets(self._rules.current, self._reactor, dialOne, settings.dialTimeout)
+        self._rules.changed = partial(setattr, targets, "policy")
         self._streams = IncomingStreams(targets, self._reactor, settings.dialLimit)
         self._memory = MemoryBudget(self._reactor, settings.memoryBudget, self._full)
         self._network = NetworkWatch(self._reactor, self._reactor, self._wake)
@@ -98,6 +113,7 @@ class ConnectorService(MultiService):
         for link in self._links:
             link.setServiceParent(self)
         self._credentials.start()
+        self._rules.start()
         self._network.start()
         super().startService()
 
@@ -162,6 +178,7 @@ class ConnectorService(MultiService):
     def reload(self) -> None:
         """See `IReloadable.reload`."""
         self._credentials.check(insist=True)
+        self._rules.check(insist=True)
 
     def _full(self, isFull: bool) -> None:
         """Memory is used up, or no more."""
@@ -173,6 +190,7 @@ class ConnectorService(MultiService):
 
     async def _stop(self) -> None:
         self._credentials.stop()
+        self._rules.stop()
         self._network.stop()
         tries = DeferredList([carriers.stop() for carriers in self._carriers])
         if self._settings.drainSeconds:

@@ -16,11 +16,12 @@ from .policy import Policy
 ProtocolMaker = Callable[[str], ITcpProtocol]
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Targets:
     """
     Dials targets.
 
+    :ivar policy: decides on those to come; may be replaced.
     :ivar dialOne: see `tcp.dial.dial`.
     :ivar timeout: the longest time for one target, its name and all of its addresses together, seconds.
     """

@@ -1,18 +1,21 @@
-"""Every file of rules that settings name, read as the listener will read it at its start."""
+"""Every file of rules that settings name, read as an end reads it at its start."""
 
 from ..identity.local import readAccessRules
 from ..identity.pem import SettingFile
-from ..settings import CommonSettings, ListenerSettings
+from ..settings import CommonSettings, ConnectorSettings, ListenerSettings
 from .policy import loadPolicy
+from .targets import loadTargets
 from .tokens import loadTokens
 
 
 def checkRuleFiles(settings: CommonSettings) -> None:
     """
-    Read the policy, the tokens and the access file, as far as the settings name them; the connector's name none.
+    Read the policy, the listener's tokens and its access file, as far as the settings name them.
 
     :raises errors.ConfigurationError: of the first that can't be used: the setting, the file, and what is wrong.
     """
+    if isinstance(settings, ConnectorSettings) and settings.policyPath is not None:
+        loadTargets(settings.policyPath)
     if not isinstance(settings, ListenerSettings):
         return
     if settings.policyPath is not None:

@@ -4,12 +4,12 @@ import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, NewType, TypeVar, get_args, get_origin
 
 import cattrs
 
 from ..errors import ConfigurationError
-from ..settings import PortRange, parsePortRanges
+from ..settings import ANY_PORT, PortRange, parsePortRanges, parseTargetRules
 
 #: Bytes of such a file, far beyond what anybody writes by hand.
 FILE_LIMIT = 2**20
@@ -18,6 +18,8 @@ ITEM_LIMIT = 1000
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
+#: A network, or a pattern of host names; see `settings.TargetRule`.
+TargetHost = NewType("TargetHost", Any)  # type: ignore[valid-newtype]  # a union can't be one
 
 
 def loadToml(setting: str, path: Path, read: Callable[[str], T]) -> T:
@@ -79,14 +81,21 @@ def _number(value: Any, _: object) -> float:  # Any: whatever TOML holds
 
 
 def _portRange(value: object, _: object) -> PortRange:
-    (ports,) = parsePortRanges(_text(value, None)) or (None,)
-    if ports is None:
+    ranges = parsePortRanges(_text(value, None))
+    if len(ranges) != 1:
         raise ValueError("a port, or a range of ports such as 18000-18099, is needed")
-    return ports
+    return ranges[0]
 
 
 def _network(value: object, _: object) -> Network:
     return ip_network(_text(value, None))
+
+
+def _targetHost(value: object, _: object) -> Network | str:
+    rules = parseTargetRules(_text(value, None))
+    if len(rules) != 1 or rules[0].ports != ANY_PORT:
+        raise ValueError("a network or a pattern of host names is needed, without ports")
+    return rules[0].host
 
 
 def _list(value: object, kind: Any) -> tuple[object, ...]:  # Any: a tuple's type
@@ -102,7 +111,7 @@ def _isTuple(kind: Any) -> bool:  # Any: a type, or a form of typing's
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
-for _kind, _hook in ((str, _text), (float, _number), (PortRange, _portRange)):
+for _kind, _hook in ((str, _text), (float, _number), (PortRange, _portRange), (TargetHost, _targetHost)):
     _converter.register_structure_hook(_kind, _hook)
 _converter.register_structure_hook_func(lambda kind: kind == Network, _network)
 _converter.register_structure_hook_func(_isTuple, _list)

@@ -12,9 +12,10 @@ from ._fields import CommonSettings, Setting, settingsOf
 from ._listener import ListenerSettings
 from ._load import Effective, effective, load
 from ._proxy import Proxy
-from ._rules import ListenerName, PortRange, TargetRule, parsePortRanges, parseTargetRules
+from ._rules import ANY_PORT, ListenerName, PortRange, TargetRule, parsePortRanges, parseTargetRules
 
 __all__ = [
+    "ANY_PORT",
     "CommonSettings",
     "ConnectorSettings",
     "Effective",

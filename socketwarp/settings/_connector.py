@@ -13,6 +13,7 @@ from ._kinds import (
     EXEMPT,
     HOST,
     LISTENERS,
+    OPTIONAL_PATH,
     OPTIONAL_PORT,
     PATH,
     PORT,
@@ -45,6 +46,7 @@ class ConnectorSettings(CommonSettings):
         one wants nothing to go round it, a listener behind it is reached by TLS only.
     :ivar noProxy: listeners that are reached without it, see `isExempt`.
     :ivar allowTargets: targets that may be dialled, and no others; empty: all but the built-in refusals.
+    :ivar policyPath: a file with further rules about targets, which may change; `None`: no such file.
     :ivar dialTimeout: the longest time for reaching a target, all of its addresses together, seconds.
     :ivar dialLimit: dials that may be under way at a time; more are refused.
     :ivar backoffBase: the first pause between attempts, ``backoffCap``: the longest, seconds.
@@ -106,6 +108,13 @@ class ConnectorSettings(CommonSettings):
         "allow-targets",
         "targets that may be dialled (all but link-local and metadata addresses, unless given)",
         default=(),
+    )
+    policyPath: Path | None = setting(
+        OPTIONAL_PATH,
+        "SWC_POLICY_PATH",
+        "policy-path",
+        "rules about targets (TOML), beside those of allow-targets",
+        default=None,
     )
     dialTimeout: float = setting(
         SECONDS, "SWC_DIAL_SECONDS", "dial-seconds", "longest time to reach a target", default=10.0, unit="seconds"

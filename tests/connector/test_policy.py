@@ -94,7 +94,7 @@ class WithRules(PolicyTests):
         self.assertTrue(self.allows(rules, "2001:db8::1", "2001:db8::1", 8001))
         self.assertFalse(self.allows(rules, "2001:db8::1", "2001:db8::1", 8002))
         self.assertFalse(self.allows(rules, "127.0.0.1", "127.0.0.1", 22))
-        self.assertIn("not among the targets that SWC_ALLOW_TARGETS allows", self.reason(rules, "::1", "::1"))
+        self.assertIn("not among the targets that our rules allow", self.reason(rules, "::1", "::1"))
 
     def test_aNamesAddressIsWhatCounts(self) -> None:
         """For a network it is the same however one came to the address."""

@@ -91,7 +91,26 @@ class Asking(ControlCase):
         self.assertTrue(self.explain(port, "192.0.2.1")[1]["policy-visitor"]["allowed"])
         allowed, steps = self.explain(port, "192.0.2.1", dial=True)
         self.assertEqual((False, "connector"), (allowed, steps["target"]["end"]))
-        self.assertIn("SWC_ALLOW_TARGETS", steps["target"]["rule"])
+        self.assertIn("our rules", steps["target"]["rule"])
+
+    def test_the_connectors_file_of_rules_counts_for_the_next_dial(self) -> None:
+        rules = self.directory / "targets.toml"
+        rules.write_text("[[target]]\nhosts = ['10.0.0.0/8']\n")
+        self.environment["SWC_POLICY_PATH"] = "targets.toml"
+        self.startBoth()
+        host, port = self.listen().getsockname()
+        denied = self.probe(host=host, port=port)
+        self.assertEqual("denied", denied["outcome"])
+        self.assertIn("is not among the targets that our rules allow", denied["reason"])
+        rules.write_text(f"[[target]]\nhosts = ['{host}']\nports = ['{port}']\n")
+        self.connector.send(SIGHUP)
+        self.connector.waitFor("changed files are in force")
+        self.assertEqual("dialled", self.probe(host=host, port=port)["outcome"])
+        rules.write_text("")
+        self.connector.send(SIGHUP)
+        self.connector.waitFor("the old ones stay in force", "SWC_POLICY_PATH")
+        self.assertEqual("dialled", self.probe(host=host, port=port)["outcome"])
+        self.assertEqual("denied", self.probe(host=host, port=port - 1)["outcome"])
 
 
 class Following(ControlCase):

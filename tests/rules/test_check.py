@@ -7,9 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import ConfigurationError
 from socketwarp.rules.check import checkRuleFiles
-from socketwarp.settings import ListenerSettings
+from socketwarp.settings import ConnectorSettings, ListenerSettings
 
 SETTINGS = ListenerSettings(verifier="local")
+CONNECTOR = ConnectorSettings(certPath=Path("c"), keyPath=Path("k"), caPath=Path("ca"), serverName="localhost")
 
 
 class CheckTests(SynchronousTestCase):
@@ -23,6 +24,8 @@ class CheckTests(SynchronousTestCase):
     def test_whatCanBeUsedIsNoError(self) -> None:
         token = f"[[token]]\nname = 'x'\nrole = 'read'\nsha256 = '{'0' * 64}'"
         checkRuleFiles(SETTINGS)
+        checkRuleFiles(CONNECTOR)
+        checkRuleFiles(attrs.evolve(CONNECTOR, policyPath=self.written("[[target]]\nhosts = ['*']")))
         checkRuleFiles(
             attrs.evolve(
                 SETTINGS,
@@ -33,13 +36,14 @@ class CheckTests(SynchronousTestCase):
         )
 
     def test_theErrorNamesTheSettingAndTheFile(self) -> None:
-        for field, name in (
-            ("policyPath", "SWL_POLICY_PATH"),
-            ("apiTokensPath", "APIS_TOKENS_FILE"),
-            ("accessPath", "SWL_ACCESS_PATH"),
+        for end, field, name in (
+            (CONNECTOR, "policyPath", "SWC_POLICY_PATH"),
+            (SETTINGS, "policyPath", "SWL_POLICY_PATH"),
+            (SETTINGS, "apiTokensPath", "APIS_TOKENS_FILE"),
+            (SETTINGS, "accessPath", "SWL_ACCESS_PATH"),
         ):
             for path in (self.written("x y"), Path(self.mktemp())):
-                settings = attrs.evolve(SETTINGS, **{field: path})  # type: ignore[arg-type]  # fields of different types
+                settings = attrs.evolve(end, **{field: path})  # type: ignore[arg-type]  # fields of different types
                 told = str(self.assertRaises(ConfigurationError, checkRuleFiles, settings))
                 self.assertIn(name, told)
                 self.assertIn(path.name, told)

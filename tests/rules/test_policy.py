@@ -95,6 +95,7 @@ class FileTests(SynchronousTestCase):
             ("[[port]]\nuids = 'x'", "a list"),
             ("[[port]]\nports = ['x']", "'x'"),
             ("[[port]]\nports = [80]", "text"),
+            ("[[port]]\nports = ['80,81']", "a range of ports"),
             ("[[port]]\nbind = ['localhost']", "localhost"),
             ("[[visitor]]\nsources = ['10.0.0.1/8']", "host bits"),
             ("[[rate]]\nports = ['80']", "connections_per_second"),
