@@ -219,6 +219,11 @@ class ManualTests(SynchronousTestCase):
         self.assertGreater(len(quoted), 12)
         self.assertEqual([], [words for words in quoted if words not in code])
 
+    def test_theConnectorsEventsAreNamedAsTheyAre(self) -> None:
+        code = "".join(path.read_text() for path in (ETC.parent / "socketwarp" / "connector").glob("*.py"))
+        logged = set(re.findall(r'event="([a-z.]+)"', code)) - {"events.suppressed"}
+        self.assertEqual(logged, set(re.findall(r"``((?:session|connection|stream)\.[a-z]+)``", self.text)))
+
     def test_settingsAndFilesAreNamedAsTheyAre(self) -> None:
         known = {name for _, kind in ENDS.values() for each in settingsOf(kind).values() for name in each.variables}
         for both in re.findall(r"…(_[A-Z_]+)", self.text):

@@ -98,12 +98,14 @@ class _Hands:
         self._connectedAt = self.clock.seconds()
         self._yields = False
         self.log.info(
-            "{listener}: connected to {address} by {protocol} over {carrier}{uid}, session {session}",
+            "{listener}: connected to {address} by {protocol} over {carrier}{name}, session {session}",
             listener=self.name,
             address=place(*session.peerAddress),
             protocol=session.protocol,
             carrier=session.carrier,
-            uid=f" as {welcome.uid}" if welcome else "",
+            name=f" as {welcome.uid}" if welcome else "",
+            uid=welcome.uid if welcome else None,
+            event="session.connected",
             session=welcome.session if welcome else session.sessionId,
         )
         conversation.wentAway = lambda goaway: self._wentAway(machine, conversation, goaway)
@@ -118,7 +120,8 @@ class _Hands:
 
     def _fellSilent(self, machine: Machine, conversation: Conversation) -> None:
         if conversation is self.current:
-            self.log.warn("{listener}: no answer; trying another session", listener=self.name)
+            text = "{listener}: no answer; trying another session"
+            self.log.warn(text, event="session.silent", listener=self.name)
             machine.renew()
 
     def _expect(self, seconds: float) -> None:
@@ -174,7 +177,11 @@ class _Hands:
         """See `lifecycle.Hands`."""
         delay = self._delay(error)
         self.log.warn(
-            "{listener}: {why}; next attempt in {delay:.1f} s", listener=self.name, why=explain(error), delay=delay
+            "{listener}: {why}; next attempt in {delay:.1f} s",
+            event="session.waiting",
+            listener=self.name,
+            why=explain(error),
+            delay=delay,
         )
         self._call = self.clock.callLater(delay, self._pauseEnded, machine)
 
@@ -184,7 +191,8 @@ class _Hands:
 
     def note(self, error: BaseException) -> None:
         """See `lifecycle.Hands`."""
-        self.log.warn("{listener}: {why}; connecting already", listener=self.name, why=explain(error))
+        text = "{listener}: {why}; connecting already"
+        self.log.warn(text, event="session.lost", listener=self.name, why=explain(error))
 
     def endPause(self) -> None:
         """See `lifecycle.Hands`."""

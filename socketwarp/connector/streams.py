@@ -9,6 +9,7 @@ from twisted.logger import Logger
 from ..bridge import Bridge, Totals
 from ..errors import Code, SocketwarpError, TargetError, TargetTimedOut
 from ..interfaces import ISession, IStream
+from ..throttle import Bucket
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
 from .names import place
@@ -16,6 +17,8 @@ from .targets import Targets
 
 #: Seconds within which a stream's preamble must be there: the listener sends it with the stream's first packet.
 PREAMBLE_TIMEOUT = 10.0
+#: Lines a second, and at once, about connections: visitors cause them. The listener tells as many.
+LINES = (100.0, 1000.0)
 
 
 class IncomingStreams:
@@ -39,6 +42,8 @@ class IncomingStreams:
         self._waiters: list[Deferred[None]] = []
         self._isLeaving = False
         self.isFull = False
+        self._lines = Bucket(*LINES)
+        self._untold = 0
 
     def serve(self, session: ISession) -> None:
         """Take the session's streams from now on."""
@@ -63,11 +68,24 @@ class IncomingStreams:
         if self.isFull or self._pending >= self._dialLimit:
             stream.abort(Code.LIMIT)
             why = "memory is used up" if self.isFull else f"{self._dialLimit} dials are under way"
-            self._log.warn("session {session}: a stream is refused, {why}", session=session, why=why)
+            if self._mayTell():
+                text = "session {session}: a stream is refused, {why}"
+                self._log.warn(text, event="stream.refused", session=session, why=why)
             return
         self._pending += 1
         self._running += 1
         Deferred.fromCoroutine(self._carry(session, dialect, stream)).addCallback(self._over)
+
+    def _mayTell(self) -> bool:
+        """Whether there is room for one more line; says how many had none since."""
+        if not self._lines.take(self._clock.seconds()):
+            self._untold += 1
+            return False
+        if self._untold:
+            text = "{count} more ends and refusals of connections were not told one by one"
+            self._log.warn(text, event="events.suppressed", count=self._untold)
+            self._untold = 0
+        return True
 
     def _over(self, result: None) -> None:
         """A connection is gone, and perhaps it was the last one."""
@@ -123,9 +141,12 @@ class IncomingStreams:
         await dialling
 
     def _logEnd(self, session: str, preamble: Preamble | None, totals: Totals, duration: float) -> None:
+        if not self._mayTell():
+            return
         self._log.info(
             "connection {connection} to {target}: {ending} after {duration:.3f} s, {bytesIn} bytes to the target, "
             "{bytesOut} bytes from it{why}",
+            event="connection.ended",
             session=session,
             connection=preamble.connectionId if preamble else "without a preamble",
             target=place(preamble.host, preamble.port) if preamble else "nowhere",

@@ -16,7 +16,7 @@ import attrs
 from twisted.logger import Logger, LogLevel
 
 from ..interfaces import Address
-from .throttle import Bucket
+from ..throttle import Bucket
 
 #: What a field may be: anything JSON has a word for; an object is what something was before a change, or after it.
 Field = str | int | float | bool | None | Mapping[str, object]

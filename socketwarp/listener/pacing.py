@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from ..interfaces import IStream, IStreamReceiver, ITcp, ITcpProtocol, Piece
 from ..rules.policy import RateRule
-from .throttle import Bucket
+from ..throttle import Bucket
 
 #: Bytes of a flow's turn; less where the rate is so low that `TURN_SECONDS` bring less.
 #: With 100 others at 100 MB/s, somebody's next turn comes 16 ms later.

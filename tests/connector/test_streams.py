@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from socketwarp.connector.policy import Policy
-from socketwarp.connector.streams import PREAMBLE_TIMEOUT, IncomingStreams
+from socketwarp.connector.streams import LINES, PREAMBLE_TIMEOUT, IncomingStreams
 from socketwarp.connector.targets import Targets
 from socketwarp.errors import Code, SessionLost, StreamReset, TargetDenied
 from socketwarp.interfaces import IStream, IStreamReceiver, Piece
@@ -119,6 +119,22 @@ class Carrying(StreamTests):
             settle(self.reactor)
         event = self.ended(events)
         self.assertEqual((event["duration"], event["ending"]), (5.0, "stream-reset"))
+
+    def test_linesThatVisitorsCauseAreSoManyAndNoMore(self) -> None:
+        """And how many weren't told is."""
+        count = int(LINES[1]) + 50
+        with capturedLogs() as events:
+            for _ in range(count):
+                stream, _ = self.open(self.preamble())
+                stream.abort(Code.ABORTED)
+                settle(self.reactor)
+            self.assertEqual(LINES[1], len([event for event in events if event.get("event") == "connection.ended"]))
+            self.reactor.advance(1.0)
+            stream, _ = self.open(self.preamble())
+            stream.abort(Code.ABORTED)
+            settle(self.reactor)
+        told = [(event["event"], event.get("count")) for event in events[-2:]]
+        self.assertEqual([("events.suppressed", 50), ("connection.ended", None)], told)
 
     def test_whenIdle(self) -> None:
         """Fires when the last connection is gone."""

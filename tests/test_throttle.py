@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.listener.throttle import Bucket
+from socketwarp.throttle import Bucket
 
 
 class BucketTests(SynchronousTestCase):
