@@ -60,7 +60,7 @@ def _describe(names: Setting) -> str:
 _STATUSES = """\
 Signals and exit status:
   SIGTERM  stop, once connections have finished (--drain-seconds); again: at once
-  SIGHUP   look at certificates, keys and lists now
+  SIGHUP   look at certificates, keys, lists and rules now
    0  stopped, or told to print something
   69  an address or port can't be had
   78  a setting, or a file that it names, can't be used

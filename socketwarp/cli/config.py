@@ -26,8 +26,8 @@ def check(end: str, file: str | None, asJson: bool) -> None:
     """
     Print the settings of an END (listener or connector), and where each comes from; secrets are masked.
 
-    Run it in the end's directory and with its environment. Ends with 78 if a setting can't be used, or one of the
-    listener's files of rules, tokens and access. Certificates are looked at by doctor.
+    Run it in the end's directory and with its environment. Ends with 78 if a setting can't be used, or a file of rules
+    that one names: policy, tokens, access. Certificates are looked at by doctor.
 
     \b
     Example:
