@@ -9,6 +9,10 @@ from signal import SIGHUP
 from threading import Thread
 from typing import Any
 
+from hypothesis import given, settings
+
+from tests.listener.test_openapi import calls, checkAnswer
+
 from .processes import PATIENCE, TWISTD, Process, TunnelCase, freePort, readToEnd, receive, reset
 
 
@@ -262,6 +266,29 @@ class Crowds(ControlCase):
             with contextlib.suppress(ConnectionResetError):
                 left -= receive(self.accept(server), 10) == b"still here"
         self.assertEnds(self.connector, self.listener)
+
+
+class Callers(ControlCase):
+    """Calls made by the description of the API, well or badly."""
+
+    def test_none_is_a_fault_of_the_listeners(self) -> None:
+        self.environment |= {"SWL_ALLOW_PORTS": "18080-18081", "SWL_LOG_LEVEL": "debug"}
+        self.startBoth()
+
+        @settings(max_examples=200, deadline=None, database=None)
+        @given(calls())
+        def ask(made: tuple[str, str, bytes, Any]) -> None:  # Any: JSON
+            method, path, body, operation = made
+            connection = HTTPConnection(*self.api, timeout=2 * PATIENCE)
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            headers = {name.lower(): value for name, value in answer.getheaders()}
+            checkAnswer(answer.status, headers, answer.read().decode(), operation)
+            connection.close()
+
+        ask()
+        self.assertEqual((0, []), (self.listener.end(), self.listener.stderr))
+        self.assertEqual([], [line for line in self.listener.lines if "Traceback" in line or "#critical" in line])
 
 
 class Rates(ControlCase):
