@@ -123,6 +123,10 @@ class PaceTests(SynchronousTestCase):
         self.run_(bulk, 2 * TURN_SECONDS + 2 * TICK_SECONDS)
         self.assertEqual(1, typist.took)
 
+    def test_turnsAreNeitherLongNorMany(self) -> None:
+        for rate, quantum in ((1, 1), (1000, 100), (1_000_000, QUANTUM), (100_000_000, 100_000)):
+            self.assertEqual(quantum, Pace(self.clock, rate).quantum, rate)
+
     def test_whoIsPausedKeepsNobodyWaiting(self) -> None:
         pace = Pace(self.clock, RATE)
         stuck, other = Source(pace, BULK_READ), Source(pace, BULK_READ)
