@@ -25,6 +25,7 @@ from socketwarp.listener.ports import Ports
 from socketwarp.quic.endpoint import QuicServer
 from socketwarp.settings import CommonSettings, ConnectorSettings, ListenerSettings, load, settingsOf
 from socketwarp.tls import client as tls
+from socketwarp.tls.server import TlsServer
 from tests.certs import Authority, pem, writeFile
 from tests.connector.fakes import TargetReactor
 from tests.test_taps import TapTests
@@ -81,6 +82,7 @@ LISTENER = COMMON | {
     "drainSeconds": Effect.on("7.5", "drain", "stop"),
     "address": Effect.on("127.0.0.7", "listen"),
     "port": Effect.on("1234", "listen"),
+    "tlsPort": Effect.on("1234", "listen"),
     "scepUrl": Effect.on("http://127.0.0.7/verify", "ScepVerifier"),
     "scepCaPath": Effect.on("{}/other-ca.crt", "scepAgent", "FileWatch", **HTTPS),
     "scepCertPath": Effect.on("{}/other.crt", "scepAgent", "FileWatch", **(HTTPS | SHOWN)),
@@ -151,7 +153,9 @@ class EffectTests(TapTests):
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
         self.writeFiles(str(self.directory))
-        self.patch(QuicServer, "listen", lambda server, interface, port: None)
+        for carrier in (QuicServer, TlsServer):
+            self.patch(carrier, "listen", lambda server, interface, port: None)
+            self.patch(carrier, "address", ("0.0.0.0", 11443))
         self.patch(connector, "connect", lambda *arguments: Deferred())
         self.patch(tls, "connect", self.connectTls)
         self.patch(connector, "dialSocket", lambda *arguments: Deferred())
@@ -165,6 +169,7 @@ class EffectTests(TapTests):
             (verifier, "FileWatch scepAgent ScepVerifier LocalVerifier uidSource watchedAccess"),
             (make, "FileWatch loadTls loadTokens"),
             (QuicServer, "listen"),
+            (TlsServer, "listen"),
             (Connectors, "drain"),
             (Ports, "stop"),
             (

@@ -54,8 +54,8 @@ class CallingSession(Session):
         self._secret: bytes | None = None
         self._calls: set[Deferred[None]] = set()
         self._free: set[Lane] = set()
-        self._number = 0
-        self._wanted = 0
+        self._number = 0  # lanes made so far
+        self._wanted = 0  # lanes that the listener would have liked to be made so far
         self._isOpened = False
         self._delay = RETRY_SECONDS
         self._pause: IDelayedCall | None = None
@@ -90,7 +90,6 @@ class CallingSession(Session):
 
     def streamOpened(self, lane: Lane, streamId: int) -> None:
         """OPEN: a visitor."""
-        self._wanted = max(0, self._wanted - 1)
         self._free.discard(lane)
         self.accept(lane.begin(streamId))
         self._grow()
@@ -111,7 +110,7 @@ class CallingSession(Session):
         """WANT."""
         if frame.kind is not Kind.WANT:
             raise MalformedFrame(f"{frame.kind.name} from a listener")
-        self._wanted = frame.numbers[0]
+        self._wanted = max(self._wanted, frame.numbers[0])
         self._grow()
 
     def _grow(self) -> None:
@@ -120,7 +119,7 @@ class CallingSession(Session):
             return
         busy = len(self.lanes) - len(self._free)
         spare = min(MAX_SPARE, SPARE_LANES + busy // LANES_PER_SPARE)
-        missing = max(spare, self._wanted) - len(self._free) - len(self._calls)
+        missing = max(spare - len(self._free), self._wanted - self._number) - len(self._calls)
         room = min(MAX_CALLS, self.settings.streamLimit - len(self.lanes)) - len(self._calls)
         for _ in range(min(missing, room)):
             self._callOne()

@@ -52,7 +52,8 @@ class Kind(IntEnum):
     STOP = 0x20
     #: On the control lane: a stream was given up in both directions. Lane, stream, error code.
     ABORT = 0x21
-    #: On the control lane, from the listener: streams wait for lanes. How many.
+    #: On the control lane, from the listener: streams wait for lanes. How many lanes would do, counted from the session's
+    #: beginning and with those that are gone, so that one that comes late asks for nothing twice.
     WANT = 0x22
     #: On the control lane: are you there? A number, which `PONG` repeats.
     PING = 0x23

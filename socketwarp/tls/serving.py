@@ -55,7 +55,7 @@ class ServingSession(Session):
         self._onEnded = onEnded
         self._free: list[Lane] = []
         self._waiting: deque[Deferred[IStream]] = deque()
-        self._streams = 0
+        self._streams = self._attached = 0
         self.accept(self.control.begin(CONTROL_STREAM))
 
     @property
@@ -76,7 +76,7 @@ class ServingSession(Session):
             return fail(LimitReached(f"{MAX_WAITING} visitors wait for the connector's next connection already"))
         waiting: Deferred[IStream] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
-        self.tell(Kind.WANT, len(self._waiting))
+        self.tell(Kind.WANT, self._attached + len(self._waiting))
         return waiting
 
     def _open(self, lane: Lane) -> IStream:
@@ -90,6 +90,7 @@ class ServingSession(Session):
         if lane.number in self.lanes or not lane.number or len(self.lanes) >= self.settings.streamLimit:
             return False
         self.lanes[lane.number] = lane
+        self._attached += 1
         self.laneFreed(lane)
         return True
 

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import Clock
@@ -20,7 +21,7 @@ from socketwarp.tcp.port import Take
 from socketwarp.tls.client import connect
 from socketwarp.tls.server import TlsServer
 from socketwarp.tls.session import TlsSettings
-from socketwarp.tls.transport import TlsTransport
+from socketwarp.tls.transport import TlsTransport, describe
 
 from ..certs import world
 from ..fakes import settle
@@ -83,6 +84,7 @@ class Rig:
         self.isDown = False
         self._buffer = buffer
         self._isCut = False
+        self._strangers: list[SSL.Connection] = []
         self.server = TlsServer(
             self.poll,
             self.clock,
@@ -165,3 +167,38 @@ class Rig:
             if isinstance(owner, TlsTransport):
                 owner.abort()
         self.poll._epoll.close()
+
+    # Strangers: clients that aren't ours
+
+    def stranger(self, context: SSL.Context) -> SSL.Connection:
+        """A TLS client on a connection of its own, that hasn't said anything yet."""
+        ours, remote = socketPair()
+        remote.setblocking(False)
+        self.server.take(ours, ("192.0.2.7", 40000))
+        connection = SSL.Connection(context, remote)
+        connection.set_connect_state()
+        self._strangers.append(connection)  # or its socket would be closed
+        return connection
+
+    def exchange(self, connection: SSL.Connection, said: bytes) -> bytes:
+        """Shake hands, say something, and hear all that comes in answer: plaintext, or why there is none."""
+        heard = bytearray()
+        isSecured = False
+        for _ in range(20):
+            try:
+                if not isSecured:
+                    connection.do_handshake()
+                    isSecured = True
+                    if said:
+                        connection.send(said)
+                heard += connection.recv(65536)
+            except SSL.WantReadError:
+                pass
+            except SSL.Error as error:
+                return bytes(heard) or describe(error).encode()
+            self.run()
+        return bytes(heard)
+
+    def strange(self, context: SSL.Context, said: bytes) -> bytes:
+        """What a stranger hears."""
+        return self.exchange(self.stranger(context), said)

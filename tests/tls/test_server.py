@@ -1,0 +1,339 @@
+"""The server under strangers: what isn't TLS, what is slow, too many, and lanes that belong to nobody."""
+
+import socket
+from ipaddress import ip_address
+
+from OpenSSL import SSL
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from socketwarp.errors import Code, LimitReached, SessionLost
+from socketwarp.interfaces import Address, ISession
+from socketwarp.tls import calling, serving
+from socketwarp.tls.client import connect
+from socketwarp.tls.contexts import ALPN
+from socketwarp.tls.frames import Kind, formatAttach, formatFrame
+from socketwarp.tls.server import MAX_ARRIVALS, MAX_FROM_SOURCE, _sourceOf
+from socketwarp.tls.serving import KEEP_SECONDS, KEPT_LANES, ServingSession
+from socketwarp.tls.session import CONTROL_LIMIT, TlsSettings
+
+from ..carriers import Notes
+from ..certs import Issued, world
+from ..tcp.fakes import socketPair
+from .rig import Rig
+
+
+def clientContext(issued: Issued) -> SSL.Context:
+    """A client that isn't ours, with a certificate."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_alpn_protos([ALPN])
+    context.use_certificate(issued.cert)
+    context.use_privatekey(issued.key)  # type: ignore[arg-type]  # an EC key
+    return context
+
+
+class ServerCase(SynchronousTestCase):
+    settings = TlsSettings()
+
+    def setUp(self) -> None:
+        self.rig = Rig(self.settings)
+        self.addCleanup(self.rig.release)
+        self.server = self.rig.server
+
+    def knock(self, address: Address = ("192.0.2.7", 40000)) -> socket.socket:
+        """A TCP connection that says nothing yet."""
+        ours, remote = socketPair()
+        remote.setblocking(False)
+        self.addCleanup(remote.close)
+        self.server.take(ours, address)
+        return remote
+
+    def isClosed(self, remote: socket.socket) -> bool:
+        try:
+            while remote.recv(65536):
+                pass
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+
+class StrangerTests(ServerCase):
+    def test_whatIsNotTlsEndsAtOnce(self) -> None:
+        for said in (b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n", bytes(100), b"\x16\x03\x01\xff\xff" + bytes(100)):
+            remote = self.knock()
+            remote.send(said)
+            self.rig.run()
+            self.assertTrue(self.isClosed(remote), said)
+        self.assertEqual(({}, {}), (self.server._arrivals, self.server._sources))
+        self.assertEqual([], self.rig.clock.getDelayedCalls())
+        self.assertEqual([], self.rig.refused)
+
+    def test_whoSaysNothingIsGoneAfterItsTime(self) -> None:
+        remote = self.knock()
+        self.rig.wait(9.9)
+        self.assertFalse(self.isClosed(remote))
+        self.rig.wait(0.2)
+        self.assertTrue(self.isClosed(remote))
+        self.assertEqual(({}, []), (self.server._arrivals, self.rig.clock.getDelayedCalls()))
+
+    def test_whoShakesHandsAndSaysNothingIsGoneAsWell(self) -> None:
+        for said in (b"", formatFrame(Kind.SESSION)[:3]):
+            stranger = self.rig.stranger(clientContext(world().authority.issue("swc-1")))
+            self.rig.exchange(stranger, said)
+            self.assertEqual(1, len(self.server._arrivals))
+            self.rig.wait(10.1)
+            self.assertEqual(({}, []), (self.server._arrivals, self.rig.sessions))
+
+    def test_anotherFirstFrameIsRefused(self) -> None:
+        for said in (formatFrame(Kind.OPEN, 1), formatFrame(Kind.PING, 1), b"\x11\0\0\1x"):
+            reply = self.rig.strange(clientContext(world().authority.issue("swc-1")), said)
+            self.assertEqual((Kind.CLOSE, Code.MALFORMED), (reply[0], int.from_bytes(reply[4:8])))
+        self.rig.strange(clientContext(world().authority.issue("swc-1")), b"\xff" * 100)
+        self.rig.wait(5)
+        self.assertEqual(([], {}, []), (self.rig.sessions, self.server._arrivals, self.rig.clock.getDelayedCalls()))
+
+    def test_fewUnfinishedForEachSource(self) -> None:
+        first = [self.knock() for _ in range(MAX_FROM_SOURCE)]
+        self.assertTrue(self.isClosed(self.knock()))
+        self.assertFalse(self.isClosed(self.knock(("192.0.2.8", 1))))
+        self.assertFalse(self.isClosed(first[0]))
+        first[0].close()
+        self.rig.run()
+        self.assertFalse(self.isClosed(self.knock()))
+
+    def test_aSourceIsAnAddressOrTheNetworkOfASubscriber(self) -> None:
+        self.assertEqual("192.0.2.7", _sourceOf(("192.0.2.7", 1)))
+        self.assertEqual("2001:db8::/64", _sourceOf(("2001:db8::1:2:3:4", 1)))
+        self.assertEqual(_sourceOf(("2001:db8::1", 1)), _sourceOf(("2001:db8::ffff:2", 1)))
+
+    def test_notTooManyUnfinishedInAll(self) -> None:
+        self.patch(type(self.server), "_secured", lambda server, arrival: None)
+        count = 0
+        for number in range(MAX_ARRIVALS // 64 + 1):
+            source = str(ip_address("192.0.2.0") + number)
+            for _ in range(64):
+                ours, remote = socket.socketpair()
+                remote.close()
+                if count < MAX_ARRIVALS:
+                    self.server._arrivals[object()] = (source, 1)  # type: ignore[index]  # counted only
+                else:
+                    ours.setblocking(False)
+                    self.server.take(ours, (source, 1))
+                    self.assertEqual(-1, ours.fileno())
+                count += 1
+                ours.close()
+        self.server._arrivals.clear()
+
+
+class LaneTests(ServerCase):
+    def attach(self, issued: Issued, ticket: bytes, number: int = 77) -> bytes:
+        """What a stranger hears that wants to be a lane."""
+        return self.rig.strange(clientContext(issued), formatAttach(ticket, number))
+
+    def session(self) -> ServingSession:
+        server, _ = self.rig.pair()
+        assert isinstance(server, ServingSession)
+        return server
+
+    def test_aLaneNeedsTheTicketAndTheCertificateOfItsSession(self) -> None:
+        mine, other = world().authority.issue("swc-1"), world().authority.issue("swc-2")
+        stranger = self.rig.stranger(clientContext(mine))
+        self.rig.exchange(stranger, formatFrame(Kind.SESSION))
+        (session,) = self.rig.sessions
+        assert isinstance(session, ServingSession)
+        for issued, ticket in (
+            (other, session.secret),
+            (mine, bytes(16)),
+            (world().authority.issue("swc-1"), session.secret),
+        ):
+            reply = self.attach(issued, ticket)
+            self.assertEqual((Kind.CLOSE, Code.DENIED), (reply[0], int.from_bytes(reply[4:8])))
+            self.assertEqual({}, session.lanes)
+        self.assertEqual(b"", self.attach(mine, session.secret))
+        self.assertEqual([77], list(session.lanes))
+        reply = self.attach(mine, session.secret)
+        self.assertEqual((Kind.CLOSE, Code.LIMIT), (reply[0], int.from_bytes(reply[4:8])))
+        self.assertTrue(session.isOpen)
+
+    def test_theTicketIsOfNoUseOnceTheSessionIsOver(self) -> None:
+        mine = world().authority.issue("swc-1")
+        self.rig.exchange(self.rig.stranger(clientContext(mine)), formatFrame(Kind.SESSION))
+        (session,) = self.rig.sessions
+        assert isinstance(session, ServingSession)
+        session.close(0, "")
+        reply = self.attach(mine, session.secret)
+        self.assertEqual(Code.DENIED, int.from_bytes(reply[4:8]))
+
+    def test_tooManyLanesAreRefused(self) -> None:
+        mine = world().authority.issue("swc-1")
+        self.rig.exchange(self.rig.stranger(clientContext(mine)), formatFrame(Kind.SESSION))
+        other = self.rig.sessions[-1]
+        assert isinstance(other, ServingSession)
+        other.settings = TlsSettings(streamLimit=1)
+        self.assertEqual(b"", self.attach(mine, other.secret, 1))
+        self.assertEqual(Code.LIMIT, int.from_bytes(self.attach(mine, other.secret, 2)[4:8]))
+
+    def test_aLaneThatBreaksTakesItsStreamWithItAndNothingElse(self) -> None:
+        session = self.session()
+        streams = [self.successResultOf(session.openStream()) for _ in range(2)]
+        self.rig.run()
+        lane = next(lane for lane in session.lanes.values() if lane.stream is streams[0])
+        lane.transport._fail("pulled out")
+        self.rig.run()
+        self.assertTrue(session.isOpen)
+        self.assertEqual(2, session.statistics().streams)
+        self.assertEqual(8, len(session._free))
+
+    def test_lanesThatNobodyNeedsAreClosed(self) -> None:
+        session = self.session()
+        streams = [session.openStream() for _ in range(40)]
+        self.rig.run()
+        for each in streams:
+            self.successResultOf(each).abort(Code.ABORTED)
+        self.rig.run()
+        self.assertGreater(len(session.lanes), KEPT_LANES)
+        self.rig.wait(KEEP_SECONDS + 5)
+        self.assertEqual(KEPT_LANES, len(session.lanes))
+        self.assertTrue(session.isOpen)
+        self.rig.wait(300)
+        self.assertEqual(KEPT_LANES, len(session.lanes))
+
+    def test_visitorsWaitForALaneAndAreBounded(self) -> None:
+        session = self.session()
+        self.rig.isDown = True
+        opened = [session.openStream() for _ in range(8)]
+        waiting = [session.openStream() for _ in range(serving.MAX_WAITING)]
+        self.failureResultOf(session.openStream(), LimitReached)
+        self.assertEqual([True] * 8, [each.called for each in opened])
+        waiting[0].cancel()
+        self.failureResultOf(waiting[0], CancelledError)
+        self.rig.run()
+        self.rig.isDown = False
+        self.rig.wait(60)
+        self.assertEqual(serving.MAX_WAITING - 1, sum(each.called for each in waiting[1:]))
+
+    def test_aPeerThatDoesNotReadTheControlLaneIsGivenUp(self) -> None:
+        session = self.session()
+        self.rig.cut()
+        while session.isOpen and session.control.queued <= 2 * CONTROL_LIMIT:
+            session.tell(Kind.PING, 1)
+        self.assertFalse(session.isOpen)
+        self.assertLessEqual(session.control.queued, 2 * CONTROL_LIMIT)
+
+
+class ClientTests(ServerCase):
+    def test_cancellingGivesUp(self) -> None:
+        connecting = self.rig.connect()
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError, SessionLost)
+        self.rig.wait(11)
+        self.assertEqual(([], [], {}), (self.rig.sessions, self.rig.clock.getDelayedCalls(), self.server._arrivals))
+
+    def test_aServerThatSaysNothingIsGivenUp(self) -> None:
+        ours, remote = socketPair()
+        self.addCleanup(remote.close)
+        connecting = self.connectBy(ours)
+        self.rig.wait(9.9)
+        self.assertNoResult(connecting)
+        self.rig.wait(0.2)
+        self.assertIn("too long", str(self.failureResultOf(connecting, SessionLost).value))
+        self.assertEqual([], self.rig.clock.getDelayedCalls())
+
+    def test_aServerThatIsNoListenerIsNamedSo(self) -> None:
+        ours, remote = socketPair()
+        self.addCleanup(remote.close)
+        connecting = self.connectBy(ours)
+        remote.send(b"220 mail.example.net ESMTP\r\n")
+        self.rig.run()
+        self.assertIn("TLS", str(self.failureResultOf(connecting, SessionLost).value))
+
+    def connectBy(self, connection: socket.socket) -> "Deferred[ISession]":
+        return connect(
+            self.rig.poll,
+            self.rig.clock,
+            lambda: succeed(connection),
+            "localhost",
+            world().checking("server"),
+            self.settings,
+        )
+
+    def test_withoutATicketTheSessionIsOver(self) -> None:
+        for ticket in (None, "", "xyz", "00" * 15):
+            connecting = self.rig.connect()
+            self.rig.run()
+            client = self.successResultOf(connecting)
+            client.admitted(ticket)
+            self.assertFalse(client.isOpen)
+            self.rig.wait(3)
+
+    def test_aLaneThatCannotBeMadeIsTriedAgain(self) -> None:
+        connecting = self.rig.connect()
+        self.rig.run()
+        client = self.successResultOf(connecting)
+        assert isinstance(client, calling.CallingSession)
+        self.rig.isDown = True
+        client.admitted(self.rig.sessions[0].ticket)
+        self.rig.wait(3.5)
+        self.assertEqual({}, client.lanes)
+        self.rig.isDown = False
+        self.rig.wait(10)
+        self.assertEqual(calling.SPARE_LANES, len(client.lanes))
+
+    def test_onlyTheControlStreamIsOpenedByAConnector(self) -> None:
+        _, client = self.rig.pair()
+        self.successResultOf(client.openStream())
+        self.failureResultOf(client.openStream(), LimitReached)
+
+    def test_stopEndsEverything(self) -> None:
+        _, client = self.rig.pair()
+        self.knock()
+        stopped = self.server.stop()
+        self.rig.run()
+        self.successResultOf(stopped)
+        closed: list[SessionLost] = []
+        client.whenClosed().addCallback(closed.append)
+        self.assertEqual((Code.SHUTDOWN, "the listener stops"), (closed[0].errorCode, str(closed[0])))
+        self.assertTrue(self.isClosed(self.knock()))
+        self.rig.wait(3)
+        self.rig.over()
+
+
+class ViolationTests(ServerCase):
+    """An authenticated peer that breaks the rules loses its session, and nobody else notices."""
+
+    def test_eachViolationEndsTheSession(self) -> None:
+        onControl = [
+            formatFrame(Kind.SESSION),
+            formatFrame(Kind.ACCEPTED),
+            formatFrame(Kind.OPEN, 1),
+            formatFrame(Kind.WANT, 1),
+            formatAttach(bytes(16), 1),
+            formatFrame(Kind.FIN) + b"\x11\0\0\1x",
+            b"\x7f\0\0\0",
+        ]
+        onData = [
+            b"\x11\0\0\1x",
+            formatFrame(Kind.FIN),
+            formatFrame(Kind.RESET, 1),
+            formatFrame(Kind.OPEN, 5),
+            formatFrame(Kind.PING, 5),
+            b"\x7f\0\0\0",
+        ]
+        for lane, frames in ((0, onControl), (1, onData)):
+            for frame in frames:
+                server, client = self.rig.pair()
+                assert isinstance(client, calling.CallingSession)
+                control = client.openStream()
+                del control
+                server.acceptStreams(lambda stream: stream.start(Notes()))
+                transport = client.control.transport if not lane else client.lanes[1].transport
+                transport.write(frame)
+                transport.flush()
+                closed: list[SessionLost] = []
+                client.whenClosed().addCallback(closed.append)
+                self.rig.wait(3)
+                self.assertFalse(server.isOpen, frame)
+                self.assertEqual((Code.MALFORMED, True), (closed[0].errorCode, closed[0].fromPeer), frame)
+        self.rig.over()
