@@ -1,7 +1,8 @@
 """
 A way through an HTTP proxy: CONNECT (RFC 9110 §9.3.6), with basic authentication (RFC 7617) if it asks for it.
 
-What comes behind the proxy's answer is not the proxy's any more, so no byte of it is taken from the socket.
+Nothing may come behind the proxy's answer before the target has been sent something: what is handed over has all of its
+bytes before it.
 """
 
 import re
@@ -20,8 +21,8 @@ from .poll import READABLE, IPoll, ISocketEvents
 
 #: Bytes of a proxy's answer, up to the empty line: more than any proxy says about a connection that it makes.
 ANSWER_LIMIT = 16 * 1024
-#: Bytes looked at a time.
-_PEEK = 4096
+#: Bytes read at a time.
+_READ = 4096
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: ([^\r\n]*))?\r?\n")
 _END = re.compile(rb"\n\r?\n")
 _SCHEMES = re.compile(rb"^proxy-authenticate:[ \t]*([!-~]+)", re.IGNORECASE | re.MULTILINE)
@@ -108,29 +109,22 @@ class _Question:
         if self.done.called:
             return
         try:
-            seen = self._socket.recv(_PEEK, socket.MSG_PEEK)
+            received = self._socket.recv(_READ)
         except BlockingIOError:
             return
         except OSError as error:
             self._lost(error)
             return
-        if not seen:
+        if not received:
             self._fail(ProxyFailed(f"the proxy closed the connection{' within its answer' if self._answer else ''}"))
             return
-        self._take(seen)
-
-    def _take(self, seen: bytes) -> None:
-        """Take as much of what has come as belongs to the answer."""
         before = len(self._answer)
-        answer = self._answer + seen
-        end = _END.search(answer, max(0, before - 2))
-        size = end.end() if end else len(answer)
-        self._answer = answer[:size]
-        self._socket.recv(size - before)
-        if size > ANSWER_LIMIT:
+        self._answer += received
+        end = _END.search(self._answer, max(0, before - 2))
+        if (end.end() if end else len(self._answer)) > ANSWER_LIMIT:
             self._fail(ProxyFailed(f"the proxy's answer has more than {ANSWER_LIMIT} bytes: is it an HTTP proxy?"))
         elif end:
-            self._decide(hasMore=size < len(answer))
+            self._decide(hasMore=end.end() < len(self._answer))
         elif not _mayBegin(self._answer):
             self._fail(_noProxy(self._answer))
 

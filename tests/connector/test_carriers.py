@@ -313,13 +313,13 @@ class PreferenceTests(CarriersCase):
 
     def test_otherEndsAreNoSilence(self) -> None:
         """Neither the listener's, whatever it says, nor our own."""
-        for code in (Code.SHUTDOWN, Code.TIMED_OUT, Code.SUPERSEDED):
+        for code in (Code.SHUTDOWN, Code.TIMED_OUT, Code.TIMED_OUT, Code.SUPERSEDED):
             self.on("quic").other.close(code, "over")
             settle(self.net.clock)
             self.on("quic").close(Code.NO_ERROR, "over")
             settle(self.net.clock)
         self.net.carriers()
-        self.assertEqual("quic", self.net.begun[-1])
+        self.assertEqual({"quic"}, set(self.net.begun))
 
     def test_aSessionThatLivedLongShowsThatQuicWorks(self) -> None:
         """However it ended; those before it don't count any more."""
@@ -450,12 +450,13 @@ class TrialTests(CarriersCase):
     def test_aSessionByQuicThatAnAttemptGaveEndsTheTries(self) -> None:
         """One under way is given up."""
         self.pause()
+        self.net.cancelled.clear()
         self.session.lose(SessionLost("gone"))
         attempt = self.net.carriers()
         self.net.fails("tls")
         self.net.gives("quic")
         self.successResultOf(attempt)
-        self.assertEqual((["quic"], []), (self.net.cancelled[-1:], self.net.clock.getDelayedCalls()))
+        self.assertEqual((["quic"], []), (self.net.cancelled, self.net.clock.getDelayedCalls()))
 
     def test_quicThatHeldAndThenFallsSilentHasNoSecondChance(self) -> None:
         """Until it has lived long: who comes from TLS has seen enough."""
@@ -471,6 +472,21 @@ class TrialTests(CarriersCase):
         self.successResultOf(net.carriers()).session.lose(SessionLost("nothing was heard"))  # type: ignore[attr-defined]  # a fake
         net.carriers()
         self.assertEqual("tls", net.begun[-1])
+
+    def test_quicThatHasLivedLongIsTriedSoonAgain(self) -> None:
+        """When it has gone nevertheless: what was tried in vain before is long ago."""
+        for _ in range(4):
+            self.pause()
+            self.net.fails("quic")
+        self.pause()
+        self.net.gives("quic")
+        self.net.wait(REHEARSAL_SECONDS)
+        conversation = self.successResultOf(self.net.carriers())
+        self.net.wait(YOUNG_SECONDS)
+        assert isinstance(conversation.session, FakeSession)
+        conversation.session.lose(SessionLost("nothing was heard"))
+        self.on("tls")
+        self.assertEqual(TRIAL_BASE / 2, self.pause())
 
     def test_aChangedNetworkIsAReasonToTrySoon(self) -> None:
         """And often again; but not more often than at first."""
