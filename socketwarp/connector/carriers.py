@@ -27,8 +27,8 @@ from .refusals import explain, isAlert
 from .remembered import Remembered
 
 Carrier = Literal["quic", "tls"]
-#: Seconds after which the other carrier is tried beside the first: two round trips and the first retransmission of
-#: QUIC's handshake on a bad path.
+#: Seconds after which the other carrier is tried beside the first: QUIC sends its first packet again after one
+#: (RFC 9002 §6.2.2), and then a bad path has its time to answer.
 HEAD_START = 3.0
 #: Seconds below which a session that is lost in silence counts against its carrier, not against the network's luck.
 YOUNG_SECONDS = 300.0
