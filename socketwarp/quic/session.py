@@ -34,10 +34,8 @@ MAX_REASON = 500
 KEEP_ALIVE_SHARE = 1 / 3
 #: Probe time-outs in a row, and seconds, after which a peer that owes an answer counts as silent.
 SILENT_TIMEOUTS, SILENT_SECONDS = 2, 1.0
-
 #: Seconds by which a call may come early: less than this remains by rounding, and is no reason for another call.
 CLOCK_ERROR = 0.001
-
 #: Seconds between looks at the clock while the socket is full: what is due then can't be sent.
 BLOCKED_DELAY = 0.05
 
@@ -192,8 +190,7 @@ class Session:
 
     def receive(self, datagrams: Sequence[memoryview], address: Any) -> None:
         """Take datagrams for this session from a socket address; `turn` must follow in the same reactor turn."""
-        if self._closing:
-            # RFC 9000 §10.2.1: say it again, ever more rarely, to a peer that missed it.
+        if self._closing:  # RFC 9000 §10.2.1: say it again, ever more rarely, to a peer that missed it
             self._afterClose += 1
             if self._afterClose & (self._afterClose - 1) == 0:
                 self._transmit(self._closing)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 from signal import SIGINT, SIGKILL
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -111,6 +112,13 @@ class Operating(CliCase):
             done = subprocess.run([SOCKETWARP, "token", "x", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
         self.assertEqual((1, 1), (done.returncode, done.stderr.count("\n")))
         self.assertIn("No space left on device", done.stderr)
+
+    def test_who_reads_no_further_is_left_in_silence(self) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run([SOCKETWARP, "token", "x", "--json"], stdout=writing, stderr=subprocess.PIPE, text=True)
+        os.close(writing)
+        self.assertEqual((1, ""), (done.returncode, done.stderr))
 
     def test_watch_goes_on_across_a_listener_that_is_killed(self) -> None:
         self.startBoth()
