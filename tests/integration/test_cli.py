@@ -102,10 +102,11 @@ class Operating(CliCase):
             (2, "open", "1", "uid-1", "nowhere"),
             (69, "probe", "uid-2", "127.0.0.1:1"),
             (69, "list", "--url", "http://127.0.0.1:1"),
-            (69, "list", "--url", f"https://127.0.0.1:{self.api[1]}"),
             (78, "list", "--token-file", "none"),
         ):
             self.do(*arguments, status=status)
+        told = self.do("list", "--url", f"https://127.0.0.1:{self.api[1]}", status=69)[1]
+        self.assertIn("does it speak http only?", told)
 
     def test_a_full_disk_is_a_failure_in_words(self) -> None:
         with open("/dev/full", "w") as full:

@@ -214,6 +214,16 @@ class LimitTests(ApiTestCase):
         self.rig.reactor.advance(2)
         self.assertFalse(self.client.transport.connected)
 
+    def test_whoSpeaksTlsIsToldAtOnce(self) -> None:
+        self.client.send(b"\x16\x03\x01\x02\x00\x01")
+        self.assertIn(b" 400 ", self.client.transport.value())
+        self.assertFalse(self.client.transport.connected)
+
+    def test_bytesOfABodyAreNoHandshake(self) -> None:
+        self.client.send(b"POST /open HTTP/1.1\r\nContent-Length: 1\r\n\r\n")
+        self.client.send(b"\x16")
+        self.assertIn("not JSON", self.client.answer()[2])
+
     def test_thereIsALimitToClients(self) -> None:
         self.patch(server, "CLIENT_LIMIT", 1)
         self.client.connect()

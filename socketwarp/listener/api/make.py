@@ -49,7 +49,7 @@ def makeApi(
         contexts.current = fresh
 
     tls.changed = renew
-    return ApiServer(TLSMemoryBIOFactory(contexts, False, site, reactor)), files
+    return ApiServer(TLSMemoryBIOFactory(contexts, False, site, reactor), isTls=True), files
 
 
 def _watchTls(settings: ListenerSettings, reactor: Any) -> FileWatch[ServerTls] | None:  # Any: as above

@@ -2,7 +2,7 @@
 
 from klein import KleinRenderable
 from klein.resource import KleinResource
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.http import Request as HttpRequest
@@ -18,6 +18,9 @@ from .problems import refuse, writeText
 IDLE_SECONDS = 15.0
 #: Connections at a time; the silent ones of 200 clients leave room for others.
 CLIENT_LIMIT = 512
+#: The first byte of a TLS record that begins a handshake (RFC 8446 §5.1); no request begins with it.
+TLS_HANDSHAKE = b"\x16"
+NO_TLS = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class ApiResource(KleinResource):
@@ -76,10 +79,32 @@ def makeSite(api: Api) -> Site:
     return ApiSite(ApiResource(api), requestFactory=BoundedRequest, timeout=IDLE_SECONDS, reactor=api.clock)
 
 
+class PlainClient(ProtocolWrapper):
+    """A client without TLS. One that begins with a TLS handshake would wait for an answer until it is given up."""
+
+    _hasSpoken = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """See `IProtocol`."""
+        if not self._hasSpoken and data[:1] == TLS_HANDSHAKE:
+            self.write(NO_TLS)
+            self.loseConnection()
+            return
+        self._hasSpoken = True
+        super().dataReceived(data)
+
+
 class ApiServer(WrappingFactory):
     """The server's factory, which knows its connections: outside of TLS, so that handshakes are counted as well."""
 
     noisy = False
+
+    def __init__(self, served: IProtocolFactory, isTls: bool = False) -> None:
+        """
+        :param isTls: whether what is served speaks TLS by itself.
+        """
+        super().__init__(served)
+        self.protocol = ProtocolWrapper if isTls else PlainClient
 
     # WrappingFactory's own annotation forgets that a factory may turn a connection away.
     def buildProtocol(self, address: IAddress | None) -> ProtocolWrapper | None:  # type: ignore[override]  # see above
