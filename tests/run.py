@@ -26,6 +26,7 @@ DEMANDS = {
     "socketwarp/wire/*": 95,
     "socketwarp/bridge.py": 95,
     "socketwarp/quic/*": 95,
+    "socketwarp/tls/*": 95,
 }
 
 

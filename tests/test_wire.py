@@ -292,6 +292,11 @@ class VectorTests(SynchronousTestCase):
                 b'"features":[],"notAfter":1900000000}',
             ),
             (
+                Welcome("swc-1", "9a41", 4.0, 60.0, (), None, "000102030405060708090a0b0c0d0e0f"),
+                b'\0\0\0\x87{"type":"welcome","uid":"swc-1","session":"9a41","keepAlive":4.0,"idle":60.0,'
+                b'"features":[],"ticket":"000102030405060708090a0b0c0d0e0f"}',
+            ),
+            (
                 Refused("verifier-refused", "Certificate is revoked"),
                 b'\0\0\0N{"type":"refused","reason":"verifier-refused","text":"Certificate is revoked"}',
             ),
@@ -329,7 +334,7 @@ class PageTests(SynchronousTestCase):
 
     def test_itsFramesHaveTheLengthsTheySay(self) -> None:
         frames = re.findall(r"^    ((?:[0-9a-f]{2} )+)(\{.*\})$", self.page, re.MULTILINE)
-        self.assertEqual(11, len(frames))
+        self.assertEqual(12, len(frames))
         for length, document in frames:
             self.assertEqual(int.from_bytes(bytes.fromhex(length), "big"), len(document.encode()), document)
             self.assertEqual(bytes.fromhex(length) + document.encode(), self.formatted(bytes.fromhex(length), document))
@@ -347,7 +352,8 @@ class PageTests(SynchronousTestCase):
             return OURS.formatRefusal(error)
 
     def test_itListsEveryCodeWithItsNumber(self) -> None:
-        listed = re.findall(r"^0x([0-9a-f]{2})    ``([A-Z_]+)``", self.page, re.MULTILINE)
+        section = self.page.partition("\nError codes\n")[2]
+        listed = re.findall(r"^0x([0-9a-f]{2})    ``([A-Z_]+)``", section, re.MULTILINE)
         self.assertEqual({code.name: int(code) for code in Code}, {name: int(number, 16) for number, name in listed})
 
     def test_itListsEveryRefusal(self) -> None:

@@ -8,7 +8,7 @@ with the same uid. Open ports follow at once, because they ask `Connectors` for 
 from collections.abc import Iterator
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -176,6 +176,8 @@ class Connectors:
         except SocketwarpError as error:
             if session.isOpen:  # else it died meanwhile, and its question was taken back
                 self._refuse(session, error)
+        except CancelledError:
+            pass  # it was gone before it had said who it is
         except Exception:
             self._log.failure("admission failed")
             session.close(Code.INTERNAL, "a fault of the listener; its log says more")

@@ -99,6 +99,7 @@ class Session:
         self._error: SessionLost | None = None
         self._isGone = False
         self._isInTurn = False
+        self._mayContinue = False
         self._turnCall: IDelayedCall | None = None
         self._timerCall: IDelayedCall | None = None
         self._closing: list[Transmission] = []
@@ -296,8 +297,6 @@ class Session:
             state, _ = served.popitem()
             self._streamOf(state).drained()
         return transmissions
-
-    _mayContinue = False
 
     def _transmit(self, transmissions: Sequence[Transmission]) -> None:
         for transmission in transmissions:

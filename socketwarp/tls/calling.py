@@ -40,6 +40,8 @@ class CallingSession(Session):
 
     _log = Logger()
 
+    isCaller = True
+
     def __init__(
         self,
         transport: TlsTransport,

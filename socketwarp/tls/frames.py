@@ -48,12 +48,14 @@ class Kind(IntEnum):
     FIN = 0x12
     #: No more of them, and what was said is not all. An error code.
     RESET = 0x13
+    #: From the connector: both directions have ended, and all was read. The lane may carry another stream. Nothing.
+    FREE = 0x14
     #: On the control lane: send no more bytes of a stream. Lane, stream, error code.
     STOP = 0x20
     #: On the control lane: a stream was given up in both directions. Lane, stream, error code.
     ABORT = 0x21
-    #: On the control lane, from the listener: streams wait for lanes. How many lanes would do, counted from the session's
-    #: beginning and with those that are gone, so that one that comes late asks for nothing twice.
+    #: On the control lane, from the listener: streams wait for lanes. How many lanes would do, counted from the
+    #: session's beginning and with those that are gone, so that one that comes late asks for nothing twice.
     WANT = 0x22
     #: On the control lane: are you there? A number, which `PONG` repeats.
     PING = 0x23
@@ -69,6 +71,7 @@ _COUNTS = {
     Kind.OPEN: 1,
     Kind.FIN: 0,
     Kind.RESET: 1,
+    Kind.FREE: 0,
     Kind.STOP: 3,
     Kind.ABORT: 3,
     Kind.WANT: 1,

@@ -22,6 +22,7 @@ class Lanes(Protocol):
     """What a lane needs of its session."""
 
     clock: IReactorTime
+    isCaller: bool
     isMemoryShort: bool
 
     def heard(self, size: int) -> None:
@@ -61,8 +62,8 @@ class Lane:
     :ivar freedAt: since when, seconds of the session's clock.
     """
 
-    __slots__ = ("_drainCall", "_events", "_isCorked", "_isFlushDue", "_isProceeding", "_notice", "_parser",
-                 "_session", "freedAt", "number", "stream", "transport")  # fmt: skip
+    __slots__ = ("_drainCall", "_events", "_isCorked", "_isFlushDue", "_isFree", "_isProceeding", "_notice",
+                 "_parser", "_session", "freedAt", "number", "stream", "transport")  # fmt: skip
 
     def __init__(self, session: Lanes, number: int, transport: TlsTransport, parser: FrameParser) -> None:
         """
@@ -79,6 +80,7 @@ class Lane:
         self._isProceeding = False
         self._isCorked = False
         self._isFlushDue = False
+        self._isFree = True  # FREE has been said since the last OPEN
         self._notice: tuple[int, int] | None = None  # a stream that was given up before it came, and the error code
         self._drainCall: IDelayedCall | None = None
         transport.owner = self
@@ -89,6 +91,7 @@ class Lane:
         """Carry a new stream. Its first bytes wait for the end of the reactor turn: they are often several writes."""
         self.stream = Stream(self, streamId)
         self._isCorked = True
+        self._isFree = False
         return self.stream
 
     def open(self, streamId: int) -> Stream:
@@ -124,9 +127,21 @@ class Lane:
         return self._session.isMemoryShort
 
     def send(self, kind: Kind, *numbers: int) -> None:
-        """Send a frame."""
-        self.transport.write(formatFrame(kind, *numbers))
+        """Send a frame; with the last one of a stream, FREE."""
+        frame = formatFrame(kind, *numbers)
+        if self._owesFree and kind is not Kind.OPEN:
+            self._isFree = True
+            frame += formatFrame(Kind.FREE)
+        self.transport.write(frame)
         self._push()
+
+    @property
+    def _owesFree(self) -> bool:
+        """Whether we are to say FREE once our own direction has ended."""
+        stream = self.stream
+        return bool(
+            self._session.isCaller and self.number and not self._isFree and stream is not None and stream.isRead
+        )
 
     def sendData(self, pieces: Sequence[Piece]) -> None:
         """Send non-empty pieces as DATA."""
@@ -257,6 +272,8 @@ class Lane:
             self.settle()
         elif event.kind is Kind.OPEN:
             self._opened(*event.numbers)
+        elif event.kind is Kind.FREE:
+            self._freed()
         else:
             self._session.frameReceived(self, event)
 
@@ -273,6 +290,15 @@ class Lane:
             self.noticed(Kind.ABORT, *self._notice)
         self._notice = None
 
+    def _freed(self) -> None:
+        """FREE: what was sent has been read, and not only by the kernel."""
+        self.settle()
+        if self._isFree or self._session.isCaller or self.stream is not None:
+            raise MalformedFrame("a lane is free that wasn't, or that can't be")
+        self._isFree = True
+        self.freedAt = self._session.clock.seconds()
+        self._session.laneFreed(self)
+
     def drained(self) -> None:
         """See `transport.Owner`."""
         if self.stream is not None:
@@ -280,16 +306,22 @@ class Lane:
         self.settle()
 
     def settle(self) -> None:
-        """Once both directions of the stream have ended, and all of ours has gone, the lane is free."""
+        """Once both directions of the stream have ended, and all of ours has gone, the stream is over."""
         stream = self.stream
-        if stream is None or not (stream.isWritten and stream.isRead) or self.transport.queued:
+        if stream is None or not (stream.isWritten and stream.isRead):
+            return
+        if self._owesFree:
+            self._isFree = True
+            self.transport.write(formatFrame(Kind.FREE))
+            self.transport.flush()
+        if self.transport.queued:
             return
         self.stream = None
         self._isCorked = False
         self._stopDraining()
-        self.freedAt = self._session.clock.seconds()
         stream.finished()
-        self._session.laneFreed(self)
+        if self._isFree or not self.number:
+            self._session.laneFreed(self)
 
     def _stopDraining(self) -> None:
         if self._drainCall is not None:

@@ -38,6 +38,8 @@ class ServingSession(Session):
     :ivar secret: what proves that a lane belongs to this session, besides the same certificate.
     """
 
+    isCaller = False
+
     def __init__(
         self,
         transport: TlsTransport,

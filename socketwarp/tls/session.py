@@ -64,6 +64,8 @@ class Session(ABC):
     """
 
     carrier = "tls"
+    #: Whether it is the connector's end.
+    isCaller: bool
     protocol = ALPN.decode()
 
     def __init__(

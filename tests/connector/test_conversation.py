@@ -1,5 +1,6 @@
 """A session with a listener: hello, and what it says to that."""
 
+import attrs
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -47,6 +48,12 @@ class ConversationTests(SynchronousTestCase):
         self.welcomed()
         self.assertIs(self.conversation, self.successResultOf(self.opened))
         self.assertEqual((WELCOME, True), (self.conversation.welcome, self.conversation.canTalk))
+
+    def test_theSessionHearsOfTheWelcome(self) -> None:
+        """What it may need of it is the ticket; whoever hasn't got one says so."""
+        self.assertEqual([], self.session.admittedWith)
+        self.welcomed(attrs.evolve(WELCOME, ticket="00ff"))
+        self.assertEqual(["00ff"], self.session.admittedWith)
 
     def test_aRefusalIsTheReason(self) -> None:
         self.talker.say(Refused("verifier-fault", "its database is down", 30.0))

@@ -5,7 +5,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from socketwarp.errors import Code, HelloMissing, NoSuchSession, VerifierFault, VerifierRefused
+from socketwarp.errors import Code, HelloMissing, NoSuchSession, SessionLost, VerifierFault, VerifierRefused
 from socketwarp.interfaces import Identity, IStreamReceiver, Piece
 from socketwarp.listener.connectors import FAREWELL_SECONDS, RENEWED_SECONDS, RETRY_SECONDS, Connectors, Terms
 from socketwarp.listener.greeting import HELLO_SECONDS, Channel
@@ -140,6 +140,25 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual([], self.rig.verifier.asked)
         self.rig.introduced("talking")
         self.assertEqual(1, len(self.rig.verifier.asked))
+
+    def test_whoGoesBeforeHelloIsNoFaultOfOurs(self) -> None:
+        session, _ = self.rig.comes("silent")
+        session.lose(SessionLost("the other end closed it"))
+        self.rig.settle()
+        self.assertEqual([], self.flushLoggedErrors())
+        self.assertIsNone(session.closedWith)
+        self.assertEqual([], self.rig.told("connector.refused"))
+
+    def test_theWelcomeHasTheSessionsTicket(self) -> None:
+        session, talker = self.rig.comes("newcomer")
+        session.ticket = "00ff" * 8
+        talker.say(Hello("socketwarp", "1.2", "a", 100))
+        self.rig.settle()
+        self.rig.verifier.answer("uid-1")
+        self.rig.settle()
+        [welcome] = talker.heard(Welcome)
+        self.assertEqual("00ff" * 8, welcome.ticket)
+        self.assertNotIn("00ff", repr(welcome))
 
     def test_theAdmittedAreWelcomed(self) -> None:
         session, talker = self.rig.welcomed()

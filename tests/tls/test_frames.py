@@ -1,6 +1,8 @@
 """Frames: the vectors of docs/protocol.rst, whatever the cuts, and nothing kept of what is no frame."""
 
 import contextlib
+import re
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ COUNTS = {
     Kind.OPEN: 1,
     Kind.FIN: 0,
     Kind.RESET: 1,
+    Kind.FREE: 0,
     Kind.STOP: 3,
     Kind.ABORT: 3,
     Kind.WANT: 1,
@@ -132,3 +135,10 @@ class FrameTests(SynchronousTestCase):
         (frame,) = FrameParser().feed([formatClose(8, "ü" * 400)])
         assert isinstance(frame, Frame)
         self.assertEqual("ü" * 250, frame.data.decode())
+
+    def test_theManualHasTheVectorsAndTheKinds(self) -> None:
+        page = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text()
+        for text, *_ in VECTORS:
+            self.assertIn(f"\n{text.replace(' ', '')}", page.replace(" ", ""))
+        listed = re.findall(r"^0x([0-9a-f]{2})    ``([A-Z]+)``", page.partition("\nError codes\n")[0], re.MULTILINE)
+        self.assertEqual({kind.name: int(kind) for kind in Kind}, {name: int(number, 16) for number, name in listed})

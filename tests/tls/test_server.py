@@ -8,9 +8,9 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, LimitReached, SessionLost
-from socketwarp.interfaces import Address, ISession
-from socketwarp.tls import calling, serving
-from socketwarp.tls.client import connect
+from socketwarp.interfaces import Address, ISession, IStream
+from socketwarp.tls import calling, contexts, server, serving
+from socketwarp.tls.client import _indication, connect
 from socketwarp.tls.contexts import ALPN
 from socketwarp.tls.frames import Kind, formatAttach, formatFrame
 from socketwarp.tls.server import MAX_ARRIVALS, MAX_FROM_SOURCE, _sourceOf
@@ -133,9 +133,9 @@ class LaneTests(ServerCase):
         return self.rig.strange(clientContext(issued), formatAttach(ticket, number))
 
     def session(self) -> ServingSession:
-        server, _ = self.rig.pair()
-        assert isinstance(server, ServingSession)
-        return server
+        session, _ = self.rig.pair()
+        assert isinstance(session, ServingSession)
+        return session
 
     def test_aLaneNeedsTheTicketAndTheCertificateOfItsSession(self) -> None:
         mine, other = world().authority.issue("swc-1"), world().authority.issue("swc-2")
@@ -185,6 +185,38 @@ class LaneTests(ServerCase):
         self.assertTrue(session.isOpen)
         self.assertEqual(2, session.statistics().streams)
         self.assertEqual(8, len(session._free))
+
+    def test_aLaneWhoseTargetIsSlowToReadCarriesNobodyElse(self) -> None:
+        """Both directions have been ended, but the last bytes wait for a reader that has paused."""
+        listener, connector = self.rig.pair()
+        accepted: list[tuple[IStream, Notes]] = []
+
+        def accept(stream: IStream) -> None:
+            accepted.append((stream, Notes()))
+            stream.start(accepted[-1][1])
+
+        connector.acceptStreams(accept)
+        slow = self.successResultOf(listener.openStream())
+        slow.start(Notes())
+        slow.write(b"!")
+        self.rig.run()
+        theirs, notes = accepted[0]
+        theirs.loseWriteConnection()
+        theirs.pauseProducing()
+        self.rig.run()
+        slow.write(b"the last")
+        slow.loseWriteConnection()
+        self.rig.run()
+        assert isinstance(listener, ServingSession)
+        self.assertEqual((1, b"!"), (len(listener.lanes) - len(listener._free), notes.data))
+        for _ in range(8):
+            listener.openStream().addCallback(lambda stream: stream.write(b"?"))
+        self.rig.run()
+        self.assertEqual([b"?"] * 8, [bytes(each.data) for _, each in accepted[1:]])
+        theirs.resumeProducing()
+        self.rig.run()
+        self.assertEqual(b"!the last", notes.data)
+        self.assertTrue(notes.fin)
 
     def test_lanesThatNobodyNeedsAreClosed(self) -> None:
         session = self.session()
@@ -281,6 +313,53 @@ class ClientTests(ServerCase):
         self.rig.wait(10)
         self.assertEqual(calling.SPARE_LANES, len(client.lanes))
 
+    def test_twoFailuresAreOnePause(self) -> None:
+        """Eight lanes are tried at once; they don't each begin a row of their own."""
+        connecting = self.rig.connect()
+        self.rig.run()
+        client = self.successResultOf(connecting)
+        self.rig.isDown = True
+        client.admitted(self.rig.sessions[0].ticket)
+        self.rig.run()
+        assert isinstance(client, calling.CallingSession)
+        self.assertIsNotNone(client._pause)
+        self.rig.wait(40)
+        self.assertEqual(calling.MAX_RETRY_SECONDS, client._delay)
+        client.close(0, "")
+        self.failureResultOf(client.openStream(), SessionLost)
+        self.rig.wait(3)
+        self.rig.over()
+
+    def test_lanesUnderWayAreGivenUpWithTheirSession(self) -> None:
+        connecting = self.rig.connect()
+        self.rig.run()
+        client = self.successResultOf(connecting)
+        client.admitted(self.rig.sessions[0].ticket)  # their handshakes haven't gone on yet
+        client.close(0, "")
+        self.rig.wait(3)
+        self.rig.over()
+
+    def test_anAnswerThatIsNoAcceptanceEndsTheAttempt(self) -> None:
+        self.patch(server, "formatFrame", lambda kind: formatFrame(Kind.FIN))
+        connecting = self.rig.connect()
+        self.rig.run()
+        self.assertIn("protocol", str(self.failureResultOf(connecting, SessionLost).value))
+
+    def test_aServerThatChoosesNoProtocolIsRefused(self) -> None:
+        context = self.server._context
+        self.patch(contexts, "_choose", lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
+        self.server.credentials = self.server.credentials
+        self.assertIsNot(context, self.server._context)
+        connecting = self.rig.connect()
+        self.rig.run()
+        self.assertEqual(0x100 + 120, self.failureResultOf(connecting, SessionLost).value.errorCode)
+
+    def test_names(self) -> None:
+        for name, indicated in (("localhost", b"localhost"), ("bücher.example", b"xn--bcher-kva.example")):
+            self.assertEqual(indicated, _indication(name))
+        for address in ("192.0.2.1", "2001:db8::1"):
+            self.assertIsNone(_indication(address))
+
     def test_onlyTheControlStreamIsOpenedByAConnector(self) -> None:
         _, client = self.rig.pair()
         self.successResultOf(client.openStream())
@@ -319,21 +398,22 @@ class ViolationTests(ServerCase):
             formatFrame(Kind.RESET, 1),
             formatFrame(Kind.OPEN, 5),
             formatFrame(Kind.PING, 5),
+            formatFrame(Kind.FREE),
             b"\x7f\0\0\0",
         ]
         for lane, frames in ((0, onControl), (1, onData)):
             for frame in frames:
-                server, client = self.rig.pair()
+                listener, client = self.rig.pair()
                 assert isinstance(client, calling.CallingSession)
                 control = client.openStream()
                 del control
-                server.acceptStreams(lambda stream: stream.start(Notes()))
+                listener.acceptStreams(lambda stream: stream.start(Notes()))
                 transport = client.control.transport if not lane else client.lanes[1].transport
                 transport.write(frame)
                 transport.flush()
                 closed: list[SessionLost] = []
                 client.whenClosed().addCallback(closed.append)
                 self.rig.wait(3)
-                self.assertFalse(server.isOpen, frame)
+                self.assertFalse(listener.isOpen, frame)
                 self.assertEqual((Code.MALFORMED, True), (closed[0].errorCode, closed[0].fromPeer), frame)
         self.rig.over()
