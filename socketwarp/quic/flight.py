@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol
 
 from ..interfaces import Piece
 
+#: Bytes that count as little: they go before streams in mid-transfer, and share a packet with other streams'.
+SHORT = 1024
+
 
 class Segment(NamedTuple):
     """What one packet carries of a stream: the STREAM frame's offset, bytes, and FIN."""
@@ -82,6 +85,11 @@ class SendBuffer:
         return bool(self._lost or (self.unsentBytes and credit > 0 and self.sent < self.limit)) or (
             self._finDue and not self.unsentBytes
         )
+
+    @property
+    def isShort(self) -> bool:
+        """Whether all that is to be sent is at most `SHORT` new bytes."""
+        return self.unsentBytes <= SHORT and not self._lost
 
     def write(self, data: Piece) -> None:
         """Queue bytes; they must not change afterwards. Nothing happens after FIN or reset."""
@@ -196,6 +204,42 @@ class Streaming(Protocol):
 
     def segmentsLost(self, segments: Sequence[Segment]) -> None:
         """These segments must be sent again."""
+
+
+class Bundle:
+    """
+    One packet that carries a little of several streams: a segment of each.
+
+    :ivar size: bytes on the wire (UDP payload).
+    """
+
+    __slots__ = ("_parts", "first", "last", "sentTime", "size")
+
+    isAckEliciting = True
+    isInFlight = True
+    isCrypto = False
+
+    def __init__(
+        self, parts: Sequence[tuple[Streaming, Sequence[Segment]]], number: int, sentTime: float, size: int
+    ) -> None:
+        self._parts = parts
+        self.first = self.last = number
+        self.sentTime = sentTime
+        self.size = size
+
+    def split(self, packetNumber: int) -> "Bundle":
+        """See `Sent`; a single packet is never split."""
+        raise ValueError("a single packet can't be split")
+
+    def onAcknowledged(self) -> None:
+        """See `Sent.onAcknowledged`."""
+        for stream, segments in self._parts:
+            stream.segmentsAcknowledged(segments)
+
+    def onLost(self) -> None:
+        """See `Sent.onLost`."""
+        for stream, segments in self._parts:
+            stream.segmentsLost(segments)
 
 
 class Flight:

@@ -43,6 +43,45 @@ def parseBulk(plain: bytes) -> tuple[int, int, int]:
     return streamId, offset, position
 
 
+def isStream(frameType: int) -> bool:
+    """Whether this is a STREAM frame."""
+    return frameType & 0xF8 == QuicFrameType.STREAM_BASE
+
+
+def parseStream(plain: bytes, position: int) -> tuple[int, int, int, int]:
+    """
+    The stream id, offset, and position and end of the data, of the STREAM frame at `position` of a packet.
+
+    :raises QuicConnectionError: FRAME_ENCODING_ERROR.
+    """
+    frameType = plain[position]
+    try:
+        streamId, position = _integer(plain, position + 1)
+        offset, position = _integer(plain, position) if frameType & OFF else (0, position)
+        length, position = _integer(plain, position) if frameType & LEN else (len(plain) - position, position)
+    except IndexError:
+        position, length = len(plain), 1
+    if position + length > len(plain):
+        raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, frameType, "truncated STREAM frame")
+    checkOffset(frameType, offset, length)
+    return streamId, offset, position, position + length
+
+
+def _integer(plain: bytes, position: int) -> tuple[int, int]:
+    """
+    A variable-length integer (RFC 9000 §16), and the position behind it.
+
+    :raises IndexError: the packet ends before.
+    """
+    first = plain[position]
+    if first < 0x40:
+        return first, position + 1
+    size = 1 << (first >> 6)
+    end = position + size
+    plain[end - 1]
+    return int.from_bytes(plain[position:end]) & ((1 << 8 * size - 2) - 1), end
+
+
 def checkOffset(frameType: int, offset: int, length: int) -> None:
     """
     :raises QuicConnectionError: the frame's data would end beyond 2**62 - 1.

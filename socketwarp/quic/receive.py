@@ -14,7 +14,7 @@ from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.recovery import QuicPacketSpace
 
 from ..interfaces import Piece
-from .frames import FIN, isBulk, parseBulk
+from .frames import FIN, isBulk, isStream, parseBulk, parseStream
 from .numbers import ReceivedNumbers
 from .protection import Keys, minimumSize
 from .streams import Streams
@@ -162,10 +162,23 @@ class Receiver:
                     self._endRun()
             else:
                 self._endRun()
-                if not connection.isDeaf and connection.handleFrames(plain, now):
-                    self.unacknowledged += len(plain)
+                if not connection.isDeaf:
+                    self._handleFrames(plain, now)
         except QuicConnectionError as error:
             connection.close(error.error_code, error.frame_type, error.reason_phrase)
+
+    def _handleFrames(self, plain: bytes, now: float) -> None:
+        """STREAM frames of several streams, one after the other; from the first other frame on it is aioquic's."""
+        streams, position = self._connection.streams, 0
+        while position < len(plain) and isStream(frameType := plain[position]):
+            streamId, offset, start, position = parseStream(plain, position)
+            data = memoryview(plain)[start:position]
+            streams.onStream(frameType, streamId, offset, data, bool(frameType & FIN))
+        isAckEliciting = position > 0
+        if position < len(plain) or not plain:
+            isAckEliciting |= self._connection.handleFrames(plain[position:], now)
+        if isAckEliciting:
+            self.unacknowledged += len(plain)
 
     def _endRun(self) -> None:
         """Give the run to its stream; flow control is checked once for all of it."""

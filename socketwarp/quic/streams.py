@@ -15,7 +15,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import FinalSizeError
 
 from ..interfaces import Piece
-from .flight import Segment, SendBuffer
+from .flight import SHORT, Segment, SendBuffer
 from .reassembly import Reassembly, TooManyGaps
 from .windows import SESSION_LIMIT, SESSION_START, STREAM_LIMIT, STREAM_START, Window
 
@@ -325,7 +325,7 @@ class Streams:
                 self._starved[state] = None
             return
         state.isQueued = True
-        if state.sending.unsentBytes < 1200:
+        if state.sending.unsentBytes <= SHORT:
             self.sendable.appendleft(state)
         else:
             self.sendable.append(state)

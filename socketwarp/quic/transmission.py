@@ -20,7 +20,10 @@ SEGMENTS_PER_CALL = 64
 BYTES_PER_CALL = 65_000
 
 STREAM_OFFSET = QuicFrameType.STREAM_BASE | 4
+LENGTH = 2
 FIN = 1
+#: Bytes of `frameOf` that aren't data, at the most.
+FRAME_HEAD = 1 + 8 + 8 + 2
 
 
 class Transmission(NamedTuple):
@@ -47,6 +50,13 @@ def payloadsOf(streamId: int, segments: Sequence[Segment]) -> list[bytes]:
     number = encode_uint_var(streamId)
     heads = (bytes((STREAM_OFFSET,)) + number, bytes((STREAM_OFFSET | FIN,)) + number)
     return [b"".join((heads[fin], (offset | 0xC0 << 56).to_bytes(8), data)) for offset, data, fin in segments]
+
+
+def frameOf(streamId: int, segment: Segment) -> bytes:
+    """A segment as a STREAM frame that others may follow: it has a length, of 2 bytes."""
+    offset, data, fin = segment
+    head = bytes((STREAM_OFFSET | LENGTH | fin,)) + encode_uint_var(streamId)
+    return b"".join((head, (offset | 0xC0 << 56).to_bytes(8), (len(data) | 0x4000).to_bytes(2), data))
 
 
 def transmissionsOf(pieces: list[Piece], sizes: Sequence[int], address: Any) -> Iterator[Transmission]:

@@ -9,12 +9,21 @@ from typing import Any, Protocol
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.recovery import QuicPacketSpace
 
-from .flight import Flight
+from .flight import SHORT, Bundle, Flight, Segment
 from .pathmtu import BASE, BLACK_HOLE_TIMEOUTS, MAXIMUM, PathMtu, Probe
 from .protection import Keys
 from .recovery import Recovery
 from .streams import Streams, StreamState
-from .transmission import BYTES_PER_CALL, SEGMENTS_PER_CALL, Transmission, overheadOf, payloadsOf, transmissionsOf
+from .transmission import (
+    BYTES_PER_CALL,
+    FRAME_HEAD,
+    SEGMENTS_PER_CALL,
+    Transmission,
+    frameOf,
+    overheadOf,
+    payloadsOf,
+    transmissionsOf,
+)
 
 #: Flights in one call of `Transmitter.transmit`; more would keep other connections, and small writes, waiting.
 FLIGHTS_PER_TURN = 8
@@ -140,7 +149,34 @@ class Transmitter:
                 return
             count = int(min(SEGMENTS_PER_CALL, BYTES_PER_CALL // size, room // size, paced // size))
             recovery.probes = 0
-            self._sendFlight(streams.sendable.popleft(), count, transmissions, now)
+            if len(streams.sendable) > 1 and streams.sendable[0].sending.isShort:
+                self._sendBundle(transmissions, now)
+            else:
+                self._sendFlight(streams.sendable.popleft(), count, transmissions, now)
+
+    def _sendBundle(self, transmissions: list[Transmission], now: float) -> None:
+        """Seal one datagram for the streams at the head of the queue that have little to send, as many as it holds."""
+        connection = self._connection
+        streams, cid = connection.streams, connection.peerConnectionId
+        overhead = overheadOf(None, cid)
+        room = self.size - overhead - FRAME_HEAD
+        parts: list[tuple[StreamState, list[Segment]]] = []
+        frames: list[bytes] = []
+        while streams.sendable:
+            state = streams.sendable[0]
+            if not state.sending.isShort or state.sending.unsentBytes > room:
+                break
+            streams.sendable.popleft()
+            for segment in (segments := streams.cut(state, SHORT, 1)):
+                parts.append((state, segments))
+                frames.append(frameOf(state.streamId, segment))
+                room -= len(frames[-1])
+        if parts:
+            number, total = connection.takeNumbers(1), sum(map(len, frames)) + overhead
+            pieces = connection.sendKeys().seal(connection.spin, cid, number, [b"".join(frames)])
+            connection.recovery.onSent(Bundle(parts, number, now, total), connection.oneRtt)
+            connection.onSent(total, now)
+            transmissions.append(Transmission(pieces, total, self._path))
 
     def _sendFlight(self, state: StreamState, count: int, transmissions: list[Transmission], now: float) -> None:
         """Seal up to `count` datagrams of one stream, and note them as one run."""

@@ -74,6 +74,24 @@ class TransferTests(EngineCase):
             self.assertTrue(pump.run(30, lambda: number in server.ended))
             self.assertEqual(DATA[:1500], server.received[number])
 
+    def test_streamsWithLittleToSayShareAPacket(self) -> None:
+        """Thirty of them take two datagrams of 1,452 bytes and not thirty, and arrive whole though many are lost."""
+        for ours in ("both", "client"):
+            pump = pair(ours, path=Path(mtu=1500))
+            client, server = apps(pump)
+            pump.run(1)
+            numbers = [client.open() for _ in range(30)]
+            for each in numbers:
+                client.write(each, DATA[:50])
+                client.finish(each)
+            engine = pump.client
+            assert isinstance(engine, Engine)
+            self.assertEqual(2, len(engine.transmit(pump.now)))  # which get lost
+            self.assertTrue(pump.run(10, lambda: all(each in server.ended for each in numbers)))
+            self.assertEqual({DATA[:50]}, {bytes(server.received[each]) for each in numbers})
+            pump.run(1)
+            self.assertEqual(0, engine.recovery.bytes_in_flight)
+
     def test_manyStreamsAtOnceAndOneAfterTheOther(self) -> None:
         for ours in SIDES:
             pump = pair(ours, path=Path(loss=0.01, seed=3))

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.quic.frames import FIN, LEN, MAX_OFFSET, OFF, checkOffset, isBulk, parseBulk
+from socketwarp.quic.frames import FIN, LEN, MAX_OFFSET, OFF, checkOffset, isBulk, isStream, parseBulk, parseStream
 
 
 class BulkTests(SynchronousTestCase):
@@ -38,3 +38,33 @@ class BulkTests(SynchronousTestCase):
         checkOffset(0x0C, MAX_OFFSET - 1, 1)
         error = self.assertRaises(QuicConnectionError, checkOffset, 0x0C, MAX_OFFSET, 1)
         self.assertEqual(QuicErrorCode.FRAME_ENCODING_ERROR, error.error_code)
+
+
+class StreamTests(SynchronousTestCase):
+    def test_streamFramesAreKnownByTheirType(self) -> None:
+        self.assertEqual(list(range(0x08, 0x10)), [each for each in range(256) if isStream(each)])
+
+    @settings(max_examples=400, deadline=None)
+    @given(st.integers(0x08, 0x0F), st.binary(max_size=5), st.binary(max_size=32))
+    @example(0x0E, b"", b"\x04\x00\x40\x01x")
+    @example(0x0E, b"", b"\x04\x00\x40\x02x")
+    @example(0x0C, b"", b"\xc0" + bytes(7) + b"\xff" * 8 + b"x")
+    def test_theyAreReadAsAioquicsBufferReadsThem(self, frameType: int, before: bytes, rest: bytes) -> None:
+        plain = before + bytes((frameType,)) + rest
+        buffer = Buffer(data=plain[len(before) :])
+        try:
+            buffer.pull_uint8()
+            streamId = buffer.pull_uint_var()
+            offset = buffer.pull_uint_var() if frameType & OFF else 0
+            length = buffer.pull_uint_var() if frameType & LEN else buffer.capacity - buffer.tell()
+            start = buffer.tell()
+            buffer.pull_bytes(length)
+        except BufferReadError:
+            error = self.assertRaises(QuicConnectionError, parseStream, plain, len(before))
+            self.assertEqual(QuicErrorCode.FRAME_ENCODING_ERROR, error.error_code)
+            return
+        if offset + length > MAX_OFFSET:
+            self.assertRaises(QuicConnectionError, parseStream, plain, len(before))
+        else:
+            where = len(before) + start
+            self.assertEqual((streamId, offset, where, where + length), parseStream(plain, len(before)))
