@@ -94,13 +94,13 @@ class ConnectorService(MultiService):
         self._credentials = credentials
         self._rules = rules
         self._instance = urandom(8).hex()
+        self._poll = Poll(reactor)
         self._links: list[Link] = []
         self._carriers: list[Carriers] = []
 
     def startService(self) -> None:
         """Connect, and stay connected."""
         settings = self._settings
-        self._poll = Poll(self._reactor)
         dialOne = partial(dial, self._poll, self._reactor)
         targets = Targets(self._rules.current, self._reactor, dialOne, settings.dialTimeout)
         self._rules.changed = partial(setattr, targets, "policy")
@@ -253,7 +253,9 @@ class ConnectorService(MultiService):
             sessionWindow=settings.sessionWindow,
             streamLimit=settings.streamLimit,
         )
-        return connect(self._reactor, address, serverName, self._credentials.current, PROTOCOLS, transport)
+        return connect(
+            self._reactor, address, serverName, self._credentials.current, PROTOCOLS, transport, self._poll.soon
+        )
 
     def _connectTls(self, listener: ListenerName, address: Address) -> Deferred[ISession]:
         """A session by TLS, to one address of the listener or of the proxy on the way."""

@@ -81,10 +81,12 @@ def makeListener(
     policy = RecheckPolicy(settings.recheckSeconds, settings.recheckGrace)
     terms = Terms(settings.keepAlive, settings.idleTimeout, frozenset(settings.sharedUids))
     connectors = Connectors(reactor, verifier, events, policy, terms, checkRunning)
-    quic = QuicServer(reactor, credentials.current, list(DIALECTS), _transport(settings), admit, connectors.turnedAway)
+    poll = Poll(reactor)
+    quic = QuicServer(
+        reactor, credentials.current, list(DIALECTS), _transport(settings), admit, connectors.turnedAway, poll.soon
+    )
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
-    poll = Poll(reactor)
     descriptors = Descriptors(reactor, poll, events, raiseLimit())
     tls = None
     if settings.tlsPort != "off":

@@ -18,7 +18,7 @@ from .admission import CONNECTION_ID_SIZE, VERSIONS, Admission, Admitted
 from .datagrams import SOCKET_BUFFER, DatagramPort, Descriptors, bind
 from .engine import Engine
 from .reset import ResetKey
-from .session import Session
+from .session import Session, Soon
 from .streams import Limits
 from .transmission import Transmission
 from .windows import SESSION_LIMIT, SESSION_START, STREAM_LIMIT, STREAM_START
@@ -100,6 +100,7 @@ class QuicServer:
 
     :ivar credentials: for sessions from now on; may be replaced at any time.
     :param onSession: called with each session whose TLS is done, with a client certificate that `credentials` accepts.
+    :param soon: see `session.Session`.
     :param onRefused: called when one end refuses the other in the handshake: session id, the client's address and the
         reason. Only for clients whose address is validated, so that nobody can fill a log with invented ones.
     """
@@ -112,6 +113,7 @@ class QuicServer:
         settings: TransportSettings,
         onSession: Callable[[ISession], None],
         onRefused: Callable[[str, Address, SessionLost], None] = lambda session, address, error: None,
+        soon: Soon | None = None,
     ) -> None:
         self.credentials = credentials
         self._reactor = reactor
@@ -119,6 +121,7 @@ class QuicServer:
         self._settings = settings
         self._onSession = onSession
         self._onRefused = onRefused
+        self._soon = soon
         self._routes: dict[bytes, Session] = {}
         self._sessions: dict[Session, list[bytes]] = {}
         self._touched: dict[Session, None] = {}
@@ -157,8 +160,7 @@ class QuicServer:
 
     def datagramsReceived(self, datagrams: list[memoryview], address: Any) -> None:
         """See `datagrams.Handler`."""
-        start = 0
-        session = self._find(datagrams[0])
+        start, session = 0, None
         for index, datagram in enumerate(datagrams):
             other = self._find(datagram)
             if other is not session or other is None:
@@ -219,6 +221,7 @@ class QuicServer:
             self._settings.keepAlive,
             self._settings.handshakeTimeout,
             self._onSession,
+            self._soon,
         )
         session.whenClosed().addCallback(self._refused, session, engine)
         self._sessions[session] = []
@@ -253,7 +256,9 @@ class QuicServer:
 class _Client:
     """One session, and the UDP socket that is its own."""
 
-    def __init__(self, reactor: Reactor, address: Address, engine: Engine, settings: TransportSettings) -> None:
+    def __init__(
+        self, reactor: Reactor, address: Address, engine: Engine, settings: TransportSettings, soon: Soon | None
+    ) -> None:
         self._port = self._bind(reactor, address, settings)
         self._established: Deferred[ISession] = Deferred(lambda _: self._session.close(Code.NO_ERROR, "given up"))
         self._session = Session(
@@ -264,6 +269,7 @@ class _Client:
             settings.keepAlive,
             settings.handshakeTimeout,
             self._onEstablished,
+            soon,
         )
 
     def _bind(self, reactor: Reactor, address: Address, settings: TransportSettings) -> DatagramPort:
@@ -316,15 +322,17 @@ def connect(
     credentials: ICredentials,
     protocols: Sequence[str],
     settings: TransportSettings,
+    soon: Soon | None = None,
 ) -> "Deferred[ISession]":
     """
     Connect to a server.
 
     :param address: an IP address and a UDP port.
     :param serverName: what the server's certificate must be for, a name or an address.
+    :param soon: see `session.Session`.
     :return: fires with the session when the server has accepted our certificate at the TLS level. Fails with
         `SessionLost`; its ``errorCode`` is 0x100 plus the TLS alert's number when TLS refused. Cancelling gives up.
     :raises AddressUnavailable: no UDP socket can be had.
     """
     engine = _engine(credentials, protocols, settings, serverName)
-    return _Client(reactor, address, engine, settings).connect(engine, address, reactor.seconds())
+    return _Client(reactor, address, engine, settings, soon).connect(engine, address, reactor.seconds())

@@ -7,13 +7,14 @@ datagrams of one wake-up have been taken.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import urandom
 from typing import Any, Protocol
 
 from aioquic.quic.events import ConnectionIdIssued, ConnectionIdRetired, ConnectionTerminated, HandshakeCompleted
 from cryptography import x509
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -22,6 +23,7 @@ from ..interfaces import Address, ISession, IStream, SessionStatistics, plainAdd
 from .engine import Engine
 from .stream import Stream
 from .streams import StreamState
+from .timer import Timer
 from .transmission import Transmission
 
 #: Callers of `openStream` that may wait for the peer to allow more streams.
@@ -38,6 +40,10 @@ SILENT_TIMEOUTS, SILENT_SECONDS = 2, 1.0
 CLOCK_ERROR = 0.001
 #: Seconds between looks at the clock while the socket is full: what is due then can't be sent.
 BLOCKED_DELAY = 0.05
+
+
+#: Has something called at the end of what the reactor is doing.
+Soon = Callable[[Callable[[], None]], object]
 
 
 class Sender(Protocol):
@@ -80,7 +86,9 @@ class Session:
         keepAlive: float,
         handshakeTimeout: float,
         onEstablished: Callable[["Session"], None],
+        soon: Soon | None = None,
     ) -> None:
+        """:param soon: when what streams have written is sent; in the next iteration of the reactor, unless given."""
         self.sessionId = urandom(4).hex()
         self.protocol = ""
         self.isOpen = True
@@ -98,14 +106,16 @@ class Session:
         self._closed: list[Deferred[SessionLost]] = []
         self._error: SessionLost | None = None
         self._isGone = False
+        self._soon = soon or partial(clock.callLater, 0)
         self._isInTurn = False
+        self._isTurnDue = False
         self._mayContinue = False
-        self._turnCall: IDelayedCall | None = None
-        self._timerCall: IDelayedCall | None = None
+        self._timer = Timer(clock, self._timerFired)
         self._closing: list[Transmission] = []
         self._afterClose = 0
         self._lastHeard = clock.seconds()
-        self._aliveCall: IDelayedCall | None = clock.callLater(handshakeTimeout, self._handshakeTimedOut)
+        self._alive = Timer(clock, self._ping)
+        self._alive.set(self._lastHeard + handshakeTimeout, self._lastHeard)
 
     # ISession
 
@@ -201,10 +211,7 @@ class Session:
 
     def turn(self) -> None:
         """Deliver what has come in and send what is due."""
-        if self._turnCall is not None:
-            if self._turnCall.active():
-                self._turnCall.cancel()
-            self._turnCall = None
+        self._isTurnDue = False
         if self._isGone or self._isInTurn:
             return
         self._isInTurn = True
@@ -224,16 +231,17 @@ class Session:
 
     def schedule(self) -> None:
         """See `stream.Turns`."""
-        if self._turnCall is None and not self._isInTurn and not self._isGone:
-            self._turnCall = self._clock.callLater(0, self._scheduledTurn)
+        if not (self._isTurnDue or self._isInTurn or self._isGone):
+            self._isTurnDue = True
+            self._soon(self._dueTurn)
 
     def later(self, call: Callable[[Failure], None], reason: Failure) -> None:
         """See `stream.Turns`."""
         self._clock.callLater(0, call, reason)
 
-    def _scheduledTurn(self) -> None:
-        self._turnCall = None
-        self.turn()
+    def _dueTurn(self) -> None:
+        if self._isTurnDue:  # else something else has brought a turn
+            self.turn()
 
     # A turn's steps
 
@@ -255,9 +263,9 @@ class Session:
 
     def _established(self) -> None:
         self.isEstablished = True
-        self._cancel(self._aliveCall)
+        self._alive.cancel()
         self._keepAlive = min(self._keepAlive, self._engine.idleTimeout * KEEP_ALIVE_SHARE)
-        self._aliveCall = self._clock.callLater(self._keepAlive, self._ping)
+        self._alive.set(self._lastHeard + self._keepAlive, self._clock.seconds())
         self._onEstablished(self)
 
     def _deliver(self) -> None:
@@ -315,39 +323,29 @@ class Session:
     def _setTimer(self) -> None:
         when = self._engine.nextTimer()
         if when is None:
-            self._timerCall = self._cancel(self._timerCall)
+            self._timer.cancel()
             return
-        delay = max(BLOCKED_DELAY if self._sender.isBlocked else 0.0, when - self._clock.seconds())
-        if self._timerCall is not None and self._timerCall.active():
-            # One that comes early is set anew then; to put it off with every packet costs more.
-            if self._timerCall.getTime() > self._clock.seconds() + delay:
-                self._timerCall.reset(delay)
-        else:
-            self._timerCall = self._clock.callLater(delay, self._timerFired)
+        now = self._clock.seconds()
+        self._timer.set(max(when, now + BLOCKED_DELAY if self._sender.isBlocked else now), now)
 
     def _timerFired(self) -> None:
-        self._timerCall = None
         self._engine.onTimer(self._clock.seconds())
         self.turn()
 
     def _ping(self) -> None:
-        """Nothing was heard for the keep-alive time, or it was and this is put off."""
-        remaining = self._lastHeard + self._keepAlive - self._clock.seconds()
-        if remaining > CLOCK_ERROR:
-            self._aliveCall = self._clock.callLater(remaining, self._ping)
+        """Nothing was heard for the keep-alive time, or it was and this is put off; or the handshake took too long."""
+        if not self.isEstablished:
+            self._lose(SessionLost("the handshake took too long"))
+            self._gone()
             return
-        self._aliveCall = self._clock.callLater(self._keepAlive, self._ping)
+        now = self._clock.seconds()
+        due = self._lastHeard + self._keepAlive
+        if due > now + CLOCK_ERROR:
+            self._alive.set(due, now)
+            return
+        self._alive.set(now + self._keepAlive, now)
         self._engine.send_ping(0)
         self.turn()
-
-    def _handshakeTimedOut(self) -> None:
-        self._lose(SessionLost("the handshake took too long"))
-        self._gone()
-
-    @staticmethod
-    def _cancel(call: IDelayedCall | None) -> None:
-        if call is not None and call.active():
-            call.cancel()
 
     # The end
 
@@ -378,7 +376,7 @@ class Session:
             return
         self.isOpen = False
         self._error = error
-        self._cancel(self._aliveCall)
+        self._alive.cancel()
         waiting, self._waiting = self._waiting, deque()
         for each in waiting:
             each.errback(error)
@@ -390,8 +388,8 @@ class Session:
         if self._isGone:
             return
         self._isGone = True
-        for call in (self._turnCall, self._timerCall, self._aliveCall):
-            self._cancel(call)
+        self._timer.cancel()
+        self._alive.cancel()
         self._routes.sessionEnded(self)
         closed, self._closed = self._closed, []
         for each in closed:

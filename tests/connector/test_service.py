@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
@@ -47,7 +48,7 @@ class ConnectorTests(SynchronousTestCase):
         self.patch(tls, "connect", self.connectTls)
         self.patch(service, "dialSocket", lambda poll, clock, *arguments: self.sockets.append(arguments))
         self.patch(service, "dialThrough", lambda poll, clock, *arguments: self.sockets.append(arguments))
-        self.patch(service, "Poll", lambda reactor: reactor)
+        self.patch(service, "Poll", lambda reactor: SimpleNamespace(soon=None))
         self.patch(service, "dial", lambda poll, clock, *arguments: self.reactor.dial(*arguments))
         self.others: tuple[ListenerName, ...] = ()
         self.changes: dict[str, object] = {}
@@ -63,6 +64,7 @@ class ConnectorTests(SynchronousTestCase):
         credentials: ICredentials,
         protocols: list[str],
         settings: TransportSettings,
+        soon: None,
     ) -> Deferred[ISession]:
         self.calls.append((address, serverName, credentials, protocols, settings))
         self.attempts.append(Deferred())

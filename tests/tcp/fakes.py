@@ -4,6 +4,7 @@ import socket
 
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -47,10 +48,11 @@ class Recorder:
         self.lost = reason.value
 
 
-class ReaderList:
+class ReaderList(Clock):
     """As much of a reactor as a `Poll` needs: it knows who wants to read."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.readers: list[object] = []
         self.addReader = self.readers.append
         self.removeReader = self.readers.remove
@@ -59,7 +61,7 @@ class ReaderList:
 def makePoll() -> tuple[Poll, ReaderList]:
     """A poll on real sockets; the test calls its ``doRead``."""
     reactor = ReaderList()
-    return Poll(reactor), reactor  # type: ignore[arg-type]  # as much of one as is needed
+    return Poll(reactor), reactor
 
 
 def socketPair() -> tuple[socket.socket, socket.socket]:

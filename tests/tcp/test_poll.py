@@ -55,6 +55,33 @@ class PollTests(SynchronousTestCase):
         self.assertGreater(self.poll.fileno(), 0)
         self.poll.connectionLost(Failure(CONNECTION_DONE))
 
+    def test_whatIsToBeDoneSoonIsDoneOnceAllHaveBeenTold(self) -> None:
+        """However many ask for it, and whatever one of them raises."""
+        done: list[str] = []
+
+        def fail() -> None:
+            raise ValueError("soon")
+
+        def act() -> None:
+            self.poll.soon(fail)
+            self.poll.soon(lambda: done.append("soon"))
+            done.append("told")
+
+        self.owner = Owner(act)
+        self.watch(READABLE)
+        self.remote.send(b"x")
+        self.poll.doRead()
+        self.assertEqual(["told", "soon"], done)
+        self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_whatIsToBeDoneSoonWaitsForTheReactorWhenNobodyIsTold(self) -> None:
+        done: list[str] = []
+        self.poll.soon(lambda: done.append("soon"))
+        self.assertEqual([], done)
+        self.reactor.advance(0)
+        self.assertEqual(["soon"], done)
+
     def test_itIsInTheReactorAsLongAsThereAreSockets(self) -> None:
         self.watch(READABLE)
         self.watch(WRITABLE)

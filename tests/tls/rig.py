@@ -73,7 +73,7 @@ class Rig:
         """:param buffer: bytes that the sockets' buffers have, as far as the kernel does as it is told."""
         self.clock = Clock()
         self.reactor = ReaderList()
-        self.poll = Poll(self.reactor)  # type: ignore[arg-type]  # as much of a reactor as is needed
+        self.poll = Poll(self.reactor)
         self._happens = select.poll()
         self._happens.register(self.poll, select.POLLIN)
         self.settings = settings
