@@ -7,7 +7,7 @@ What happens with producers, half-closing and aborting is thus the real thing; o
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -42,6 +42,9 @@ class FakeReactor(Clock):
 
     def forget(self, fd: int) -> None:
         del self._watched[fd]
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self.callLater(0, call)
 
     def wake(self) -> None:
         """Something may be ready."""

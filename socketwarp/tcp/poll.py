@@ -46,6 +46,9 @@ class IPoll(Interface):
     def forget(fd: int) -> None:  # noqa: N805 - see above
         """Watch it no more. Call it before the socket is closed."""
 
+    def soon(call: Callable[[], None]) -> None:  # noqa: N805 - see above
+        """Call it when the owners have been told what has happened, or else in the reactor's next iteration."""
+
 
 @implementer(IPoll, IReadDescriptor)
 class Poll:

@@ -181,8 +181,8 @@ class Lane:
                 self._drain()
 
     def later(self, call: Callable[[], None]) -> None:
-        """Call in the next reactor turn."""
-        self._session.clock.callLater(0, call)
+        """Call when all that has happened to sockets by now has been told."""
+        self.transport.soon(call)
 
     def started(self) -> None:
         """Somebody takes what comes now."""

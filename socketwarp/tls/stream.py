@@ -43,13 +43,13 @@ class Carrier(Protocol):
         """Give the stream what has come, and read on."""
 
     def started(self) -> None:
-        """Somebody takes what comes now; what has come follows in the next reactor turn."""
+        """Somebody takes what comes now; what has come follows a little later."""
 
     def settle(self) -> None:
         """The stream has perhaps ended on this lane."""
 
     def later(self, call: Callable[[], None]) -> None:
-        """Call in the next reactor turn."""
+        """Call when all that has happened to sockets by now has been told."""
 
 
 @implementer(IStream)

@@ -8,7 +8,7 @@ Python but the plaintext. What is written waits in order, and only whole frames 
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -108,6 +108,10 @@ class TlsTransport:
             return ("", 0) if self._socket is None else plainAddress(self._socket.getpeername())
         except OSError:
             return ("", 0)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call it when all sockets' events of this moment have been told."""
+        self._poll.soon(call)
 
     # Reading
 

@@ -12,7 +12,6 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import Clock
 
 from socketwarp.errors import SessionLost
 from socketwarp.interfaces import Address, ICredentials, ISession
@@ -71,8 +70,7 @@ class Rig:
         buffer: int | None = None,
     ) -> None:
         """:param buffer: bytes that the sockets' buffers have, as far as the kernel does as it is told."""
-        self.clock = Clock()
-        self.reactor = ReaderList()
+        self.clock = self.reactor = ReaderList()
         self.poll = Poll(self.reactor)
         self._happens = select.poll()
         self._happens.register(self.poll, select.POLLIN)
