@@ -64,19 +64,20 @@ class Kind(IntEnum):
     CLOSE = 0x25
 
 
-#: How many numbers a frame's payload has, where it has nothing else.
-_COUNTS = {
+#: Bytes of each kind's payload; DATA has any number, CLOSE a code and a reason.
+_SIZES = {
     Kind.SESSION: 0,
+    Kind.ATTACH: TICKET_SIZE + 4,
     Kind.ACCEPTED: 0,
-    Kind.OPEN: 1,
+    Kind.OPEN: 4,
     Kind.FIN: 0,
-    Kind.RESET: 1,
+    Kind.RESET: 4,
     Kind.FREE: 0,
-    Kind.STOP: 3,
-    Kind.ABORT: 3,
-    Kind.WANT: 1,
-    Kind.PING: 1,
-    Kind.PONG: 1,
+    Kind.STOP: 12,
+    Kind.ABORT: 12,
+    Kind.WANT: 4,
+    Kind.PING: 4,
+    Kind.PONG: 4,
 }
 
 
@@ -125,10 +126,10 @@ def dataHeader(size: int) -> bytes:
 
 
 class FrameParser:
-    """Takes frames off a lane. Of DATA nothing is kept or copied, of all others at most `PAYLOAD_LIMIT` bytes."""
+    """Takes frames off a lane. Of DATA nothing is kept or copied, of all others at most a header and its payload."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._rest = b""  # the beginning of a frame that isn't DATA, or of any frame's header
         self._left = 0  # bytes of a DATA frame that haven't come yet
 
     def feed(self, chunks: Sequence[bytes]) -> list[Event]:
@@ -140,9 +141,17 @@ class FrameParser:
         """
         events: list[Event] = []
         for chunk in chunks:
+            if self._rest:
+                chunk, self._rest = self._rest + chunk, b""
             at = 0
             while at < len(chunk):
-                at = (self._takeData if self._left else self._takeHeld)(chunk, at, events)
+                if self._left:
+                    at = self._takeData(chunk, at, events)
+                elif (after := self._takeFrame(chunk, at, events)) > at:
+                    at = after
+                else:
+                    self._rest = chunk[at:]
+                    break
         return events
 
     def _takeData(self, chunk: bytes, at: int, events: list[Event]) -> int:
@@ -155,39 +164,23 @@ class FrameParser:
             events.append([piece])
         return at + size
 
-    def _takeHeld(self, chunk: bytes, at: int, events: list[Event]) -> int:
-        wanted = self._wanted() - len(self._held)
-        self._held += memoryview(chunk)[at : at + wanted]
-        if len(self._held) >= HEADER_SIZE and len(self._held) == self._wanted():
-            self._complete(events)
-        return at + min(wanted, len(chunk) - at)
-
-    def _wanted(self) -> int:
-        """How many bytes are to be held before something can be done with them."""
-        if len(self._held) < HEADER_SIZE:
-            return HEADER_SIZE
-        kind, size = self._held[0], int.from_bytes(self._held[1:HEADER_SIZE])
-        return HEADER_SIZE + (0 if kind == Kind.DATA else _checkedSize(kind, size))
-
-    def _complete(self, events: list[Event]) -> None:
-        kind, size = Kind(self._held[0]), int.from_bytes(self._held[1:HEADER_SIZE])
-        if kind is Kind.DATA:
+    def _takeFrame(self, chunk: bytes, at: int, events: list[Event]) -> int:
+        """Where the next frame begins, behind the header for DATA; `at` when this one isn't complete."""
+        begin = at + HEADER_SIZE
+        if begin > len(chunk):
+            return at
+        header: int = _HEADER.unpack_from(chunk, at)[0]
+        kind, size = header >> 24, header & DATA_LIMIT
+        if kind == Kind.DATA:
             self._left = size
-        else:
-            events.append(_parse(kind, bytes(self._held[HEADER_SIZE:])))
-        self._held.clear()
-
-
-def _checkedSize(kind: int, size: int) -> int:
-    if kind in _COUNTS:
-        fits = size == 4 * _COUNTS[Kind(kind)]
-    elif kind == Kind.ATTACH:
-        fits = size == TICKET_SIZE + 4
-    else:
-        fits = kind == Kind.CLOSE and 4 <= size <= PAYLOAD_LIMIT
-    if not fits:
-        raise MalformedFrame(f"a frame of kind {kind:#04x} and {size} bytes")
-    return size
+            return begin
+        if _SIZES.get(kind) != size and not (kind == Kind.CLOSE and 4 <= size <= PAYLOAD_LIMIT):
+            raise MalformedFrame(f"a frame of kind {kind:#04x} and {size} bytes")
+        end = begin + size
+        if end > len(chunk):
+            return at
+        events.append(_parse(Kind(kind), chunk[begin:end]))
+        return end
 
 
 def _parse(kind: Kind, payload: bytes) -> Frame:
@@ -195,5 +188,4 @@ def _parse(kind: Kind, payload: bytes) -> Frame:
         return Frame(kind, _NUMBERS[1].unpack(payload[TICKET_SIZE:]), payload[:TICKET_SIZE])
     if kind is Kind.CLOSE:
         return Frame(kind, _NUMBERS[1].unpack(payload[:4]), payload[4:])
-    count = _COUNTS[kind]
-    return Frame(kind, _NUMBERS[count].unpack(payload) if count else ())
+    return Frame(kind, _NUMBERS[len(payload) // 4].unpack(payload) if payload else ())
