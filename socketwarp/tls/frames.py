@@ -65,7 +65,7 @@ class Kind(IntEnum):
 
 
 #: Bytes of each kind's payload; DATA has any number, CLOSE a code and a reason.
-_SIZES = {
+_SIZES: dict[int, int] = {
     Kind.SESSION: 0,
     Kind.ATTACH: TICKET_SIZE + 4,
     Kind.ACCEPTED: 0,
