@@ -232,28 +232,30 @@ class ListenerService(Service):
                 f"SWL_ADDRS, SWL_PORT: {error}: name an address of this host, and a port that is free"
             ) from error
         try:
-            self._listenTls()
             self._listenApi()
+            self._listenTls()
         except AddressUnavailable:
             self._quic.stop()
-            if self._tls is not None:
-                self._tls.stop()
+            if self._api is not None:
+                self._api.stopListening()
             raise
 
     def _listenTls(self) -> None:
         """
-        Bind the TLS port. Without a number of its own it is a bonus: a host that has used that TCP port for something
-        else goes on as before.
+        Bind the TLS port. Without a number of its own it is a bonus: whoever has used that TCP port for something else,
+        an entry port perhaps, goes on as before.
         """
         settings, tls = self._settings, self._tls
         if tls is None:
             return
-        wanted = settings.tlsPort
+        isBonus = isinstance(settings.tlsPort, str)
+        port = self.quicAddress[1] if isinstance(settings.tlsPort, str) else settings.tlsPort
         try:
-            port = self.quicAddress[1] if isinstance(wanted, str) else wanted
+            if isBonus and port in [spec.port for spec in self.ports.specs()]:
+                raise PortUnavailable(f"port {port} is an entry port")
             tls.listen(settings.address, port)
         except PortUnavailable as error:
-            if not isinstance(wanted, str):
+            if not isBonus:
                 raise AddressUnavailable(f"SWL_TLS_PORT: {error}: free that port, name another, or off") from error
             self._log.warn("no connectors over TLS: {error}; SWL_TLS_PORT names another port, or off", error=error)
 

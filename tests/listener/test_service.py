@@ -13,7 +13,14 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from socketwarp.errors import AddressUnavailable, CertificateRejected, Code, ConfigurationError, PortDenied
+from socketwarp.errors import (
+    AddressUnavailable,
+    CertificateRejected,
+    Code,
+    ConfigurationError,
+    PortDenied,
+    PortUnavailable,
+)
 from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address, IReloadable, IStateful
@@ -43,6 +50,22 @@ class FakeQuic:
 
     def stop(self) -> Deferred[None]:
         self.done.append("quic stops")
+        return succeed(None)
+
+
+class FakeTls(FakeQuic):
+    """The same, for the other carrier; somebody else may have its port."""
+
+    busy = False
+
+    def listen(self, interface: str, port: int) -> None:
+        if self.busy:
+            raise PortUnavailable(f"port {port} can't be opened on {interface}: in use")
+        self.done.append(f"tls listens at {port}")
+        self.address = (interface, port)
+
+    def stop(self) -> Deferred[None]:
+        self.done.append("tls stops")
         return succeed(None)
 
 
@@ -89,13 +112,13 @@ class ServiceTests(SynchronousTestCase):
         self.settings = ListenerSettings(port=11443, apiPort=8080)
         self.service = self.makeService(MemoryReactorClock())
 
-    def makeService(self, reactor: Any) -> ListenerService:  # Any: as makeListener's
+    def makeService(self, reactor: Any, tls: Any = None) -> ListenerService:  # Any: as makeListener's; a fake
         watch: Any = FakeWatch(self.done)  # Any: a fake, by shape
         quic: Any = FakeQuic(self.done)  # Any: the same
         rig, threads = self.rig, FakeThreads(self.done)
         server = ApiServer(makeSite(Api(rig.reactor, rig.connectors, rig.ports, rig.events)))
         audit = AuditLog(Path(self.mktemp()), rig.events)
-        ends = rig.verifier, rig.connectors, quic, None
+        ends = rig.verifier, rig.connectors, quic, tls
         return ListenerService(self.settings, reactor, [watch], *ends, rig.ports, rig.store, threads, server, audit)
 
     def test_itIsAService(self) -> None:
@@ -135,6 +158,47 @@ class ServiceTests(SynchronousTestCase):
         self.service._quic.listen = listen  # type: ignore[method-assign]  # a port that somebody has
         error = self.assertRaises(AddressUnavailable, self.service.startService)
         self.assertIn("SWL_PORT: UDP 0.0.0.0 port 11443", str(error))
+
+    def serviceWithTls(self, tlsPort: Any, busy: bool = False) -> ListenerService:  # Any: as in the settings
+        self.settings = ListenerSettings(port=11443, apiPort=8080, tlsPort=tlsPort)
+        tls = FakeTls(self.done)
+        tls.busy = busy
+        return self.makeService(MemoryReactorClock(), tls)
+
+    def test_theTlsPortIsThatOfQuicOrOneOfItsOwn(self) -> None:
+        for tlsPort, number in (("same", 11443), (4433, 4433)):
+            del self.done[:]
+            service = self.serviceWithTls(tlsPort)
+            service.privilegedStartService()
+            self.assertEqual(["quic listens", f"tls listens at {number}"], self.done)
+            self.assertEqual(("0.0.0.0", number), service.tlsAddress)
+
+    def test_withoutTlsThereIsNoAddress(self) -> None:
+        self.service.privilegedStartService()
+        self.assertIsNone(self.service.tlsAddress)
+
+    def test_aPortThatIsTakenIsMissedOnlyWhenItWasAskedFor(self) -> None:
+        """A host that uses the TCP port of QUIC's number for something else has always been able to."""
+        self.serviceWithTls("same", busy=True).startService()
+        self.assertIn("threads start", self.done)
+        del self.done[:]
+        service = self.serviceWithTls(4433, busy=True)
+        error = self.assertRaises(AddressUnavailable, service.startService)
+        self.assertIn("SWL_TLS_PORT: port 4433", str(error))
+        self.assertEqual(["quic listens", "quic stops"], self.done)
+
+    def test_anEntryPortOfThatNumberGoesBefore(self) -> None:
+        self.rig.store.disk = {11443: PortSpec(11443, "uid-1", "x", 80)}
+        self.serviceWithTls("same").startService()
+        self.assertNotIn("tls listens at 11443", self.done)
+        self.assertIn(11443, self.rig.sockets.bound)
+
+    def test_itStopsWithTheOtherCarrier(self) -> None:
+        service = self.serviceWithTls("same")
+        service.startService()
+        del self.done[:]
+        self.successResultOf(service.stopService())
+        self.assertEqual(["watch stops", "tls stops", "quic stops", "threads stop"], self.done)
 
     def test_withAStoreThatCannotBeTrustedNothingIsOpened(self) -> None:
         def load() -> list[Kept]:
@@ -249,12 +313,21 @@ class MakeListenerTests(SynchronousTestCase):
         transport = self.make(**changed, **sizes)._quic._settings
         self.assertEqual(changed | sizes, {name: getattr(transport, name) for name in changed | sizes})
 
+    def test_tlsIsSpokenAsTheSettingsSayOrNot(self) -> None:
+        changed = {"idleTimeout": 11.0, "keepAlive": 3.0, "handshakeTimeout": 4.0, "streamLimit": 12}
+        tls = self.make(**changed)._tls
+        assert tls is not None
+        self.assertEqual(changed, attrs.asdict(tls._settings))
+        self.assertIsNone(self.make(tlsPort="off")._tls)
+
     def test_newCertificatesAreForNewSessions(self) -> None:
         service = self.make()
         fresh = Authority().issue("localhost", eku=("server",))
         fresh.write(str(self.directory))
         service.reload()
         self.assertEqual(fresh.cert, service._quic.credentials.chain[0])
+        assert service._tls is not None
+        self.assertEqual(fresh.cert, service._tls.credentials.chain[0])
 
     def test_aReloadLooksAtTheVerifiersFilesToo(self) -> None:
         access = Path(writeFile(str(self.directory), "access", b"deny uid-1"))
