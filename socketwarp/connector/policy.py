@@ -8,6 +8,7 @@ about addresses. What is built in as refused stays refused, unless a rule names 
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import attrs
@@ -98,8 +99,8 @@ class Policy:
         )
 
     def _checkRefused(self, host: str, address: IPAddress, port: int) -> None:
-        for network, why in REFUSED:
-            if address in network and not self._lifts(network, address, port):
+        for network, why in _refusedIn(address):
+            if not self._lifts(network, address, port):
                 raise TargetDenied(f"{_asked(host, address, port)} is refused: {why}")
 
     def _lifts(self, refused: IPv4Network | IPv6Network, address: IPAddress, port: int) -> bool:
@@ -109,6 +110,12 @@ class Policy:
             for rule in self.rules
             if not isinstance(rule.host, str)
         )
+
+
+@lru_cache(256)
+def _refusedIn(address: IPAddress) -> Sequence[tuple[IPv4Network | IPv6Network, str]]:
+    """Which of `REFUSED` an address is in; remembered, as targets are few and visitors many."""
+    return [each for each in REFUSED if address in each[0]]
 
 
 def _allowsName(rule: TargetRule, host: str) -> bool:

@@ -39,11 +39,7 @@ class Targets:
         :return: fires when the connection is made; fails with an `errors.TargetError`. Cancelling gives up.
         """
 
-        def timedOut(result: object, seconds: float) -> None:
-            raise TargetTimedOut(f"{place(host, port)} didn't answer in {seconds:g} s")
-
-        dialling = Deferred.fromCoroutine(self._dial(host, port, connected))
-        return dialling.addTimeout(self.timeout, self.reactor, timedOut)
+        return Deferred.fromCoroutine(self._dial(host, port, connected))
 
     async def _dial(self, host: str, port: int, connected: ProtocolMaker) -> None:
         deadline = self.reactor.seconds() + self.timeout
@@ -59,7 +55,14 @@ class Targets:
 
     async def _checked(self, host: str, port: int) -> list[IPAddress]:
         """The addresses of a target that may be dialled, at least one."""
-        found = await resolve(self.reactor.nameResolver, host, port, "TCP")
+
+        def timedOut(result: object, seconds: float) -> None:
+            raise TargetTimedOut(f"{place(host, port)} didn't answer in {seconds:g} s")
+
+        resolving = resolve(self.reactor.nameResolver, host, port, "TCP")
+        if not resolving.called:
+            resolving.addTimeout(self.timeout, self.reactor, timedOut)
+        found = await resolving
         allowed: list[IPAddress] = []
         denied = None
         for address in found[:MAXIMUM_ADDRESSES]:

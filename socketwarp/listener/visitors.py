@@ -6,6 +6,7 @@ a stream, then the bridge carries it. What goes wrong on the way ends it with a 
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -25,6 +26,8 @@ from .events import Events, Field, showAddress
 from .pacing import Pace, PacedStream, PacedTcp
 from .roster import Connector
 from .wishes import PortSpec
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -117,7 +120,7 @@ class Visitor:
     def _findConnector(self) -> Deferred[Connector]:
         seconds = self._limits.parkSeconds
         away = ConnectorAway(f"no connector of {self.spec.uid} came within {seconds:g} s")
-        return self._connectors.whenConnected(self.spec.uid).addTimeout(seconds, self._clock, _inTime(away))
+        return self._within(seconds, self._connectors.whenConnected(self.spec.uid), away)
 
     def _open(self, connector: Connector, tcp: ITcp) -> Deferred[None]:
         self._policy.checkPort(self.spec, connector.identity.attributes)
@@ -129,7 +132,7 @@ class Visitor:
         # Whatever is wrong with the wish shows before there is a stream to be ended.
         dialect = DIALECTS[session.protocol]
         preamble = dialect.formatPreamble(self._preamble()) + self._proxyHeader(tcp)
-        opened = session.openStream().addTimeout(seconds, self._clock, _inTime(full))
+        opened = self._within(seconds, session.openStream(), full)
         return opened.addCallback(self._join, dialect, preamble)
 
     def _join(self, stream: IStream, dialect: Dialect, preamble: bytes) -> Deferred[None]:
@@ -138,8 +141,12 @@ class Visitor:
         late = TargetTimedOut(f"the connector of {self.spec.uid} didn't say within {seconds:g} s whether it dialled")
         if self._pace is not None:
             stream = PacedStream(stream, self._pace)
-        answered = self.bridge.join(stream, dialect.answerParser()).addTimeout(seconds, self._clock, _inTime(late))
+        answered = self._within(seconds, self.bridge.join(stream, dialect.answerParser()), late)
         return answered.addCallback(self._connected)
+
+    def _within(self, seconds: float, waiting: Deferred[T], error: SocketwarpError) -> Deferred[T]:
+        """Have it fail with the error when it takes longer; no timer for what is there already."""
+        return waiting if waiting.called else waiting.addTimeout(seconds, self._clock, _inTime(error))
 
     def _connected(self, dialled: Dialled) -> None:
         self._joined = True

@@ -56,8 +56,10 @@ class PortLimits:
 
     def allows(self, host: str) -> bool:
         """Whether a visitor from that address may come in."""
+        if not self.sources:
+            return True
         address = ip_address(host)
-        return not self.sources or any(address in network for network in self.sources)
+        return any(address in network for network in self.sources)
 
     def overBy(self, now: float, used: int) -> str:
         """

@@ -13,10 +13,18 @@ TEXT_LIMIT = 1000
 LIST_LIMIT = 64
 
 
+def _noConstant(name: str) -> NoReturn:
+    raise ValueError(name)  # NaN and the infinities are Python's, not JSON's
+
+
+# Made once: json.dumps and json.loads make one for each call that isn't by their defaults.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_DECODER = json.JSONDecoder(parse_constant=_noConstant)
+
+
 def encode(document: dict[str, object]) -> bytes:
     """Compact JSON in UTF-8, without the fields that are `None`."""
-    present = {name: value for name, value in document.items() if value is not None}
-    return json.dumps(present, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode({name: value for name, value in document.items() if value is not None}).encode()
 
 
 def clean(text: str) -> str:
@@ -42,15 +50,12 @@ class Document:
         """
         self._error = error
         try:
-            document = json.loads(encoded, parse_constant=self._noConstant)
+            document = _DECODER.decode(encoded.decode())
         except (ValueError, RecursionError):
             raise error("not JSON in UTF-8") from None
         if not isinstance(document, dict):
             raise error("JSON, but no object")
         self._fields = document
-
-    def _noConstant(self, name: str) -> NoReturn:
-        raise ValueError(name)  # NaN and the infinities are Python's, not JSON's
 
     def _wrong(self, name: str, wanted: str) -> NoReturn:
         raise self._error(f"the field {name!r} is not {wanted}")
