@@ -33,6 +33,7 @@ from twisted.logger import (
 from twisted.python import usage
 from twisted.python.util import runAsEffectiveUser
 
+from . import heap
 from .errors import ConfigurationError, SocketwarpError
 from .interfaces import IReloadable, IStateful
 from .notify import ServiceManager
@@ -275,6 +276,7 @@ class End(MultiService):
         with exitOnError(self._endName, self._toLog):
             super().startService()
         signal.signal(signal.SIGHUP, self._sigHup)  # Twisted has no handler of its own
+        heap.settle()
         self._manager.ready()
 
     def stopService(self) -> Deferred[None]:

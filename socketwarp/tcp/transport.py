@@ -22,9 +22,10 @@ from zope.interface import implementer
 from ..interfaces import Address, ITcp, ITcpProtocol, Piece, plainAddress
 from .poll import BROKEN, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
 
-#: Bytes read at a time, as long as there are as many: four flights of the QUIC carrier.
-BULK_READ = 256 * 1024
-#: Bytes read when the last read brought less than it asked for. Memory for more would come from mmap(2), each time anew
+#: Bytes read at a time, as long as there are as many: what four flights of the QUIC carrier hold, whatever the path
+#: MTU. A little more would be a fifth flight, of a packet or two.
+BULK_READ = 250_000
+#: Bytes read when the last read brought less than this. Memory for more would come from mmap(2), each time anew
 #: (10 µs for a read of one byte, as measured), and what a connection sends before anybody is there to take it is kept.
 FIRST_READ = 64 * 1024
 #: Bytes kept for the kernel above which the producer is paused. It is resumed when all have gone.
@@ -133,7 +134,7 @@ class TcpTransport:
         except OSError as error:
             self._fail(error)
             return
-        self._readSize = BULK_READ if len(data) == self._readSize else FIRST_READ
+        self._readSize = BULK_READ if len(data) >= FIRST_READ else FIRST_READ
         if data:
             self._protocol.dataReceived(data)
         else:
