@@ -9,8 +9,8 @@ waits for no probe time-out: it has a timer of its own.
 #: Bytes of UDP payload that every path of QUIC carries (RFC 9000 §14).
 BASE = 1200
 
-#: The largest datagram that we use: four of them are one UDP_SEGMENT call (`transmission.BYTES_PER_CALL`). Of the largest
-#: one that aioquic could build, 16,383 bytes, only three fit.
+#: The largest datagram that we use: four of them are one UDP_SEGMENT call (`transmission.BYTES_PER_CALL`). Of the
+#: largest one that aioquic could build, 16,383 bytes, only three fit.
 MAXIMUM = 16_250
 
 #: Sizes that paths are likely to have, all probed at once: Ethernet with IPv6 and IPv4 headers, jumbo frames with

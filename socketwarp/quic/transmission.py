@@ -15,8 +15,8 @@ from .flight import Segment
 from .protection import NUMBER_SIZE, TAG_SIZE
 
 #: What one `sendmsg` with UDP_SEGMENT takes: segments (the kernel's UDP_MAX_SEGMENTS was 64 before 6.9) and bytes. Over
-#: IPv4 a UDP payload may have 65,507, but a device takes 65,536 with all headers; beyond that the kernel cuts by itself,
-#: and each datagram takes a call at the receiver (415 MB/s instead of 600, as measured).
+#: IPv4 a UDP payload may have 65,507, but a device takes 65,536 with all headers; what is longer is cut by the
+#: kernel, and each datagram takes a call at the receiver (415 MB/s instead of 600, as measured).
 SEGMENTS_PER_CALL = 64
 BYTES_PER_CALL = 65_000
 
