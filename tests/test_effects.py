@@ -64,6 +64,7 @@ COMMON = {
     "handshakeTimeout": Effect.on("7.5", "TransportSettings"),
     "streamWindow": Effect.on("123456", "TransportSettings"),
     "sessionWindow": Effect.on("1234567", "TransportSettings"),
+    "socketBuffer": Effect.on("123456", "TransportSettings"),
     "streamLimit": Effect.on("123", "TransportSettings"),
     "memoryBudget": Effect.on("123456789", "MemoryBudget"),
     "certPath": Effect.on("{}/other.crt", "loadCredentials", "FileWatch"),

@@ -252,6 +252,7 @@ class ConnectorService(MultiService):
             streamWindow=settings.streamWindow,
             sessionWindow=settings.sessionWindow,
             streamLimit=settings.streamLimit,
+            socketBuffer=settings.socketBuffer,
         )
         return connect(
             self._reactor, address, serverName, self._credentials.current, PROTOCOLS, transport, self._poll.soon

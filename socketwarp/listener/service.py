@@ -148,6 +148,7 @@ def _transport(settings: ListenerSettings) -> TransportSettings:
         streamWindow=settings.streamWindow,
         sessionWindow=settings.sessionWindow,
         streamLimit=settings.streamLimit,
+        socketBuffer=settings.socketBuffer,
     )
 
 

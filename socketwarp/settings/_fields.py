@@ -77,6 +77,8 @@ def stateDirectory(environment: Mapping[str, str]) -> Path:
 _WINDOW = wholeNumber("a number of bytes from 16384 to 1073741824", 2**14, 2**30)
 #: At least what a few visitors take: a smaller number was meant as megabytes.
 _BUDGET = wholeNumber("0 (none), or a number of bytes from 16777216 to 1099511627776", 2**24, 2**40, none=0)
+#: The kernel's buffers of a UDP socket, each way: a datagram at least, a second of 8 Gbit/s at the most.
+_SOCKET_BUFFER = wholeNumber("a number of bytes from 16384 to 1073741824", 2**14, 2**30)
 _STREAMS = wholeNumber("a whole number from 1 to 1000000", 1, 1_000_000)
 _LOG_LEVELS = choice("error", "warn", "info", "debug")
 
@@ -97,6 +99,8 @@ class CommonSettings:
     :ivar streamWindow: bytes a peer may send on a stream before we have consumed them, at the most: the window begins
         with 256 KiB and follows the bandwidth-delay product.
     :ivar sessionWindow: the same for all streams of a session together, but for those whose reader is paused.
+    :ivar socketBuffer: bytes that the kernel is asked to keep for the UDP socket, each way; it says in the log when it
+        gives less.
     :ivar streamLimit: streams that a session may have at a time.
     :ivar memoryBudget: bytes that all sessions together may hold: buffers, and a share for each stream; from three
         quarters of it on less is read, when it is used up nobody is let in; 0: no budget.
@@ -158,6 +162,14 @@ class CommonSettings:
         "session-window",
         "flow-control window of a session, at the most",
         default=2**25,
+        unit="bytes",
+    )
+    socketBuffer: int = setting(
+        _SOCKET_BUFFER,
+        "_SOCKET_BUFFER",
+        "socket-buffer",
+        "the kernel's buffers of the UDP socket, each way",
+        default=2**22,
         unit="bytes",
     )
     streamLimit: int = setting(

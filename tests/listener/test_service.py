@@ -309,7 +309,7 @@ class MakeListenerTests(SynchronousTestCase):
 
     def test_theTransportIsTheOneOfTheSettings(self) -> None:
         changed = {"idleTimeout": 11.0, "keepAlive": 3.0, "handshakeTimeout": 4.0}
-        sizes = {"streamWindow": 65536, "sessionWindow": 131072, "streamLimit": 12}
+        sizes = {"streamWindow": 65536, "sessionWindow": 131072, "streamLimit": 12, "socketBuffer": 65536}
         transport = self.make(**changed, **sizes)._quic._settings
         self.assertEqual(changed | sizes, {name: getattr(transport, name) for name in changed | sizes})
 
