@@ -1,6 +1,6 @@
 """What each figure is called, in which unit it is told, and which goals there are for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Literal
 
@@ -63,6 +63,7 @@ class Goal:
     What a tunnel's figure shall be: at least, or at most, so many times another one, or an absolute value.
 
     :ivar to: tunnel and figure that it is compared with (the same figure, if None); no tunnel: ``limit`` stands alone.
+    :ivar tunnel: whose figure.
     """
 
     network: str
@@ -87,16 +88,31 @@ class Goal:
     def wanted(self) -> str:
         """In words."""
         sign = "≥" if self.better == "higher" else "≤"
+        figures = {each.name: each for each in FIGURES}
         if not self.to:
-            figure = next(each for each in FIGURES if each.name == self.figure)
+            figure = figures[self.figure]
             return f"{sign} {told(self.limit * figure.factor)} {figure.unit}"
         tunnel, other = self.to
-        return f"{sign} {self.limit:g} x {other or tunnel}"
+        return f"{sign} {self.limit:g} x {figures[other].title if other else tunnel}"
 
 
 _SSH = ("ssh", None)
 #: 93 % of 100 Mbit/s, in bytes/s.
 _LINK = 0.93 * 100e6 / 8
+
+
+def _overTls(network: str) -> Iterator[Goal]:
+    """Those of the TLS carrier."""
+    tunnel = "socketwarp-tls"
+    for way in ("in", "out"):
+        yield Goal(network, f"stream.{way}", "higher", 1.2, _SSH, tunnel)
+        yield Goal(network, f"streams.{way}", "higher", 1.5, _SSH, tunnel)
+        yield Goal(network, f"idle.{way}", "higher", 0.9, (tunnel, f"stream.{way}"), tunnel)
+    yield Goal(network, "connections", "higher", 1.0, _SSH, tunnel)
+    yield Goal(network, "rtt.p50", "lower", 1.5, _SSH, tunnel)
+    yield Goal(network, "idle.memory", "lower", 60e3, tunnel=tunnel)
+
+
 GOALS = (
     *(Goal("loopback", f"stream.{way}", "higher", 1.1, _SSH) for way in ("in", "out")),
     *(Goal("loopback", f"streams.{way}", "higher", 1.0, _SSH) for way in ("in", "out")),
@@ -111,4 +127,5 @@ GOALS = (
     Goal("loopback", "rest", "lower", 120e6),
     *(Goal("shaped", f"stream.{way}", "higher", _LINK) for way in ("in", "out")),
     *(Goal("lossy", f"stream.{way}", "higher", 3.0, ("aioquic", None)) for way in ("in", "out")),
+    *(goal for network in ("loopback", "veth") for goal in _overTls(network)),
 )
