@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from benchmarks.measure import MEASURES, Effort, Measure
 from benchmarks.networks import NETWORKS, ROOT, Network
 from benchmarks.rounds import measureNetwork
 from benchmarks.stage import Kind
-from benchmarks.table import DIRECT, TUNNELS
+from benchmarks.table import CARRIERS, DIRECT, TUNNELS
 
 RESULTS = ROOT / "benchmarks" / "results"
 #: Enough for each part to be gone through: seconds of a load, idle connections, bytes compared.
@@ -51,20 +51,23 @@ def choose(every: Sequence[_Named], names: str | None, option: str) -> list[_Nam
     return [each for each in every if each.name in wanted]
 
 
-def checkout(pair: str) -> Kind:
-    """The tunnel of another checkout, to compare a change with what was before: its name, and its directory."""
+def checkouts(pair: str, chosen: Sequence[Kind]) -> Iterator[Kind]:
+    """The tunnels of another checkout (its name, its directory), one for each of ours that it is to stand beside."""
     name, _, directory = pair.partition("=")
     if not (Path(directory) / "socketwarp").is_dir():
         raise click.BadParameter(f"{directory!r} holds no socketwarp", param_hint="--also")
-    start = partial(tunnels.socketwarp, PYTHONPATH=str(Path(directory).absolute()))
-    return Kind(name, name, start, udp=True)
+    for ours in chosen:
+        if carrier := CARRIERS.get(ours.name):
+            title = ours.name.replace("socketwarp", name)
+            path = str(Path(directory).absolute())
+            yield Kind(title, title, partial(tunnels.socketwarp, PYTHONPATH=path, SWC_CARRIER=carrier))
 
 
 def present(network: Network, kinds: Sequence[Kind], named: bool, absent: dict[str, str]) -> list[Kind]:
     """The tunnels to measure there; why others can't be is noted."""
     chosen = []
     for kind in kinds:
-        if (network.udpOnly and not kind.udp) or (kind.networks and network.name not in kind.networks and not named):
+        if kind.networks and network.name not in kind.networks and not named:
             continue
         if reason := kind.missing():
             absent[kind.name] = reason
@@ -105,7 +108,7 @@ def prepare() -> bool:
 @click.command()
 @click.option("--network", help="Only these, with commas between: " + ", ".join(each.name for each in NETWORKS))
 @click.option("--only", help="Only these tunnels: " + ", ".join(each.name for each in TUNNELS))
-@click.option("--also", multiple=True, metavar="NAME=DIRECTORY", help="Another checkout of socketwarp beside this one.")
+@click.option("--also", multiple=True, metavar="NAME=DIRECTORY", help="Another checkout beside each socketwarp.")
 @click.option("--measure", help="Only these: " + ", ".join(each.name for each in MEASURES))
 @click.option("--rounds", default=5, show_default=True, help="How often each is measured; medians are shown.")
 @click.option("--seconds", type=float, help="How long each load lasts (unless given, by network).")
@@ -129,7 +132,8 @@ def main(
     Results go to benchmarks/results, unless only some tunnels or measures are chosen.
     """
     networks = choose(NETWORKS, network, "--network")
-    kinds = [*choose(TUNNELS, only, "--only"), *map(checkout, also)]
+    kinds = choose(TUNNELS, only, "--only")
+    kinds += [each for pair in also for each in checkouts(pair, kinds)]
     measures = choose(MEASURES, measure, "--measure")
     web = prepare()
     if output is None and not (only or also or measure or smoke):

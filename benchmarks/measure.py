@@ -148,9 +148,9 @@ def idle(subject: Subject) -> Figures:
 MEASURES = (
     Measure("rtt", roundTrips),
     Measure("stream", stream),
-    Measure("streams", streams),
-    Measure("connections", connections, ("loopback", "veth")),
+    Measure("streams", streams, ("loopback", "veth", "delayed", "lossy")),
+    Measure("connections", connections, ("loopback", "veth", "delayed", "lossy")),
     Measure("http", http, ("loopback", "veth")),
-    Measure("keystroke", keystrokes, tunnelOnly=True),
+    Measure("keystroke", keystrokes, ("loopback", "veth", "shaped", "lossy"), tunnelOnly=True),
     Measure("idle", idle, ("loopback", "veth"), fresh=True),
 )

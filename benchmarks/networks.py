@@ -8,8 +8,9 @@ plain sockets of this process.
 
 import contextlib
 import ctypes
+import fcntl
 import os
-import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -17,14 +18,17 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks.processes import Failed, Process, freePort, run
-from benchmarks.relay import DELAY, LOSS, MTU, SEED
+from benchmarks.processes import Failed, Process, run
+from benchmarks.relay import DELAY, LONGEST, MTU, SEED
 
 ROOT = Path(__file__).parent.parent
 #: Documentation addresses (RFC 5737): these networks are seen by nobody else.
 PUBLIC, CLOSED, PREFIX = "192.0.2.1", "192.0.2.2", 30
 LOOPBACK = "127.0.0.1"
 _CLONE_NEWNET = 0x40000000  # sched.h
+TUN = "/dev/net/tun"
+#: linux/if_tun.h: a device of IP packets without a header before them, and the request for it.
+_IFF_TUN, _IFF_NO_PI, _TUNSETIFF = 0x0001, 0x1000, 0x400454CA
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -36,14 +40,12 @@ class Site:
     :ivar publicHost: the address by which the closed side reaches the public one.
     :ivar closedHost: the address by which visitors reach the target without a tunnel.
     :ivar closed: a context in which processes are started on the closed side.
-    :ivar udpPort: which UDP port of ``publicHost`` to dial in order to reach that port of the listener.
     :ivar facts: what was found or set, for the report.
     """
 
     publicHost: str = LOOPBACK
     closedHost: str = LOOPBACK
     closed: Callable[[], AbstractContextManager[None]] = nullcontext
-    udpPort: Callable[[int], int] = lambda port: port
     facts: dict[str, str] = attrs.field(factory=dict)
 
 
@@ -55,7 +57,7 @@ class Network:
     :ivar seconds: how long one load lasts, unless told otherwise.
     :ivar payload: bytes that each tunnel has to carry rightly each way, before it is measured.
     :ivar pause: seconds before each load, in which what the last one left in buffers drains.
-    :ivar udpOnly: TCP can't pass.
+    :ivar device: what has to be there, but for root's rights.
     :ivar build: sets it up; logs go to the directory.
     """
 
@@ -66,11 +68,17 @@ class Network:
     payload: int = 8 * 1024 * 1024
     pause: float = 0.0
     needsRoot: bool = False
-    udpOnly: bool = False
+    device: str | None = None
 
     def missing(self) -> str | None:
         """Why it can't be set up here."""
-        return "needs root" if self.needsRoot and os.geteuid() else None
+        if self.needsRoot and os.geteuid():
+            return "needs root"
+        try:
+            os.close(os.open(self.device or os.devnull, os.O_RDWR))
+        except OSError as error:
+            return f"needs {self.device}: {error.strerror}"
+        return None
 
 
 @contextmanager
@@ -112,7 +120,7 @@ def _within(namespace: int) -> Iterator[None]:
         os.close(before)
 
 
-def _raise(device: str, address: str, shaper: str) -> None:
+def _raise(device: str, address: str, shaper: str = "") -> None:
     """Give a device its address and its queue."""
     run(["ip", "address", "add", f"{address}/{PREFIX}", "dev", device])
     run(["ip", "link", "set", device, "mtu", "1500", "up"])
@@ -120,17 +128,23 @@ def _raise(device: str, address: str, shaper: str) -> None:
         run(["tc", "qdisc", "add", "dev", device, "root", *shaper.split()])
 
 
+@contextmanager
+def _sides() -> Iterator[tuple[int, int]]:
+    """Two new network namespaces, by their descriptors: the closed one, and the public one, where this thread is."""
+    with ExitStack() as stack:
+        before = _here()
+        stack.callback(os.close, before)
+        stack.callback(_call, "setns", before, _CLONE_NEWNET)
+        closed = _unshare(stack)
+        yield closed, _unshare(stack)
+
+
 def veth(shaper: str = "") -> Callable[[Path], AbstractContextManager[Site]]:
     """Two network namespaces joined by a veth pair with MTU 1,500; each end with this queueing discipline."""
 
     @contextmanager
     def build(directory: Path) -> Iterator[Site]:
-        with ExitStack() as stack:
-            before = _here()
-            stack.callback(os.close, before)
-            stack.callback(_call, "setns", before, _CLONE_NEWNET)
-            closed = _unshare(stack)
-            public = _unshare(stack)
+        with _sides() as (closed, public):
             peer = f"/proc/{os.getpid()}/fd/{closed}"
             run(["ip", "link", "add", "sw0", "type", "veth", "peer", "name", "sw1", "netns", peer])
             _raise("sw0", PUBLIC, shaper)
@@ -158,35 +172,58 @@ def _describe(device: str, shaper: str) -> dict[str, str]:
     return facts
 
 
-@contextmanager
-def lossy(directory: Path) -> Iterator[Site]:
-    """Both sides on one host, and a relay between their UDP ports that delays and loses."""
-    with ExitStack() as stack:
+def _tun(name: str) -> int:
+    """A new TUN device in this thread's namespace: a descriptor for its packets. The device goes when it is closed."""
+    descriptor = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    return descriptor
 
-        def udpPort(port: int) -> int:
-            ours = freePort(socket.SOCK_DGRAM)
-            command = [sys.executable, "-m", "benchmarks.relay", str(ours), str(port)]
-            process = Process.start(f"relay-{ours}", command, directory, {"PYTHONPATH": str(ROOT)})
-            stack.callback(process.stop)
-            return ours
 
-        facts = {
-            "link": f"a relay of datagrams in user space: {2 * DELAY * 1000:.0f} ms there and back, {LOSS:.0%} lost "
-            f"each way (seed {SEED}), those that need an MTU above {MTU:,} dropped",
-        }
-        yield Site(udpPort=udpPort, facts=facts)
+def relayed(loss: float) -> Callable[[Path], AbstractContextManager[Site]]:
+    """Two network namespaces, and a relay of IP packets between them that delays them all and loses this share."""
+
+    @contextmanager
+    def build(directory: Path) -> Iterator[Site]:
+        with _sides() as (closed, public), ExitStack() as stack:
+            devices = []
+            for namespace, name, address in ((closed, "sw1", CLOSED), (public, "sw0", PUBLIC)):
+                with _within(namespace):
+                    devices.append(_tun(name))
+                    stack.callback(os.close, devices[-1])
+                    run(["ip", "link", "set", name, "txqueuelen", str(LONGEST)])
+                    _raise(name, address)
+            command = [sys.executable, "-m", "benchmarks.relay", *map(str, devices), str(loss)]
+            relay = Process.start("relay", command, directory, {"PYTHONPATH": str(ROOT)}, devices)
+            stack.callback(relay.stop)
+            facts = {
+                "link": f"a relay of IP packets in user space, MTU {MTU:,}, {2 * DELAY * 1000:.0f} ms there and back",
+                "loss": f"{loss:.0%} each way (seed {SEED})" if loss else "none",
+            }
+            yield Site(PUBLIC, CLOSED, lambda: _within(closed), facts)
+
+    return build
 
 
 NETWORKS = (
-    Network("loopback", "Loopback", 2, loopback),
-    Network("veth", "veth pair, MTU 1,500", 2, veth(), needsRoot=True),
+    Network("loopback", "Loopback", 1, loopback),
+    Network("veth", "veth pair, MTU 1,500", 1, veth(), needsRoot=True),
     Network(
         "shaped",
         "veth pair, MTU 1,500, 100 Mbit/s",
-        4,
+        2,
         veth("tbf rate 100mbit burst 32kb latency 50ms"),
         pause=1,
         needsRoot=True,
     ),
-    Network("lossy", "Relay, 50 ms and 1 % loss", 10, lossy, payload=1024 * 1024, pause=1, udpOnly=True),
+    Network("delayed", "Relay, 50 ms", 2, relayed(0), needsRoot=True, device=TUN),
+    Network(
+        "lossy",
+        "Relay, 50 ms and 1 % loss",
+        3,
+        relayed(0.01),
+        payload=1024 * 1024,
+        pause=1,
+        needsRoot=True,
+        device=TUN,
+    ),
 )

@@ -18,8 +18,7 @@ def plainAioquic(stage: Stage) -> dict[str, Address]:
     program = [sys.executable, "-m", "benchmarks.plain_aioquic"]
     kit, path = str(stage.kit.directory), {"PYTHONPATH": str(ROOT)}
     stage.public("listener", *program, "listen", kit, stage.site.publicHost, str(port), *pairs, **path)
-    dialled = str(stage.site.udpPort(port))
-    stage.closed("connector", *program, "dial", kit, stage.site.publicHost, dialled, **path)
+    stage.closed("connector", *program, "dial", kit, stage.site.publicHost, str(port), **path)
     return entries
 
 
@@ -42,7 +41,7 @@ def frp(stage: Stage, protocol: str = "tcp") -> dict[str, Address]:
         f'bindAddr = "{stage.site.publicHost}"\nbindPort = {port}\nquicBindPort = {quic}\n'
         f'proxyBindAddr = "{LOOPBACK}"\nlog.level = "warn"\n',
     )
-    dialled = stage.site.udpPort(quic) if protocol == "quic" else port
+    dialled = quic if protocol == "quic" else port
     client = f'serverAddr = "{stage.site.publicHost}"\nserverPort = {dialled}\ntransport.protocol = "{protocol}"\n'
     client += 'loginFailExit = false\nlog.level = "warn"\n'
     for purpose, (_, entry) in entries.items():

@@ -71,9 +71,14 @@ class Process:
 
     @classmethod
     def start(
-        cls, name: str, command: Sequence[str], directory: Path, environment: dict[str, str] | None = None
+        cls,
+        name: str,
+        command: Sequence[str],
+        directory: Path,
+        environment: dict[str, str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> "Process":
-        """Start it in the directory, in the network namespace of the calling thread."""
+        """Start it in the directory, in the network namespace of the calling thread; it inherits these descriptors."""
         log = directory / f"{name}.log"
         with open(log, "wb") as output:
             popen = subprocess.Popen(
@@ -83,6 +88,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                pass_fds=descriptors,
             )
         return cls(name, log, popen)
 

@@ -1,15 +1,14 @@
 """
-A relay of UDP datagrams that delays, loses and drops what is too large.
+A relay of IP packets between two TUN devices, which delays them and loses some.
 
-Run as ``python -m benchmarks.relay PORT LISTENER_PORT``.
+Run as ``python -m benchmarks.relay DESCRIPTOR DESCRIPTOR LOSS``, with descriptors of the devices that it inherits.
 
-What comes from the listener's port goes to the latest sender of the others. Each direction has its own seeded
-generator, so the n-th datagram of a direction meets the same fate in every run.
+Each direction has its own seeded generator, so the n-th packet of a direction meets the same fate in every run.
 """
 
+import os
 import random
 import select
-import socket
 import sys
 import time
 from collections import deque
@@ -17,81 +16,57 @@ from contextlib import suppress
 
 #: Seconds in each direction: 50 ms there and back.
 DELAY = 0.025
-#: Share of the datagrams lost in each direction.
-LOSS = 0.01
 SEED = 4
+#: Bytes of a packet.
 MTU = 1500
-#: IPv4's and UDP's headers (RFC 791, RFC 768).
-HEADERS = 28
-#: Datagrams that wait at most in each direction: 1 s of 10 MB/s, at 1,452 bytes. What comes then is dropped.
-LONGEST = 7000
-#: Bytes asked of the kernel for each socket.
-BUFFER = 8 * 1024 * 1024
-#: Datagrams taken from a socket before those that are due go out.
+#: Packets that wait at most in each direction, and in each device for the relay: 12 MB, more than TCP's largest window
+#: by Linux's defaults (tcp_rmem, 6 MB). What comes then is dropped.
+LONGEST = 8000
+#: Packets taken from a device before those that are due go out.
 BATCH = 64
-HOST = "127.0.0.1"
+#: The relay goes before what it carries (nice(1)): a network doesn't wait until its ends have nothing to do.
+NICE = -20
 
 
 class Direction:
-    """From one socket to another, later."""
+    """
+    From one device to the other, later.
 
-    def __init__(self, incoming: socket.socket, outgoing: socket.socket, seed: int) -> None:
-        self.incoming = incoming
-        self.outgoing = outgoing
-        self.to: tuple[str, int] | None = None
-        self.sender: tuple[str, int] | None = None
+    :param loss: the share of the packets that is lost.
+    """
+
+    def __init__(self, incoming: int, outgoing: int, loss: float, seed: int) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._loss = loss
         self._fate = random.Random(seed)
         self._waiting: deque[tuple[float, bytes]] = deque()
 
-    def take(self) -> None:
-        """Receive what is there, and throw the dice for each datagram."""
-        due = time.monotonic() + DELAY
-        for _ in range(BATCH):
-            try:
-                datagram, self.sender = self.incoming.recvfrom(65536)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP error for what was sent before
-            lost = self._fate.random() < LOSS
-            if not lost and len(datagram) + HEADERS <= MTU and len(self._waiting) < LONGEST:
-                self._waiting.append((due, datagram))
+    def take(self, now: float) -> None:
+        """Read what is there, and throw the dice for each packet."""
+        due = now + DELAY
+        with suppress(BlockingIOError):
+            for _ in range(BATCH):
+                packet = os.read(self._incoming, MTU)
+                if self._fate.random() >= self._loss and len(self._waiting) < LONGEST:
+                    self._waiting.append((due, packet))
 
     def give(self, now: float) -> float:
-        """Send what is due; the seconds until the next."""
+        """Write what is due; the seconds until the next."""
         while self._waiting and self._waiting[0][0] <= now:
-            datagram = self._waiting.popleft()[1]
-            if self.to:
-                with suppress(OSError):  # its receiver has gone, or has no room: one more that is lost
-                    self.outgoing.sendto(datagram, self.to)
+            os.write(self._outgoing, self._waiting.popleft()[1])
         return self._waiting[0][0] - now if self._waiting else 60.0
-
-
-def udp(port: int) -> socket.socket:
-    """A socket with large buffers."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    for option, forced in ((socket.SO_RCVBUF, 33), (socket.SO_SNDBUF, 32)):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, forced, BUFFER)  # SO_RCVBUFFORCE, SO_SNDBUFFORCE: socket(7)
-        except OSError:
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-    sock.setblocking(False)
-    sock.bind((HOST, port))
-    return sock
 
 
 def main() -> None:
     """Relay until killed."""
-    port, listener = map(int, sys.argv[1:3])
-    front, back = udp(port), udp(0)
-    inwards, outwards = Direction(front, back, SEED), Direction(back, front, SEED + 1)
-    inwards.to = (HOST, listener)
-    directions = {front: inwards, back: outwards}
+    closed, public, loss = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    os.nice(NICE)
+    directions = {public: Direction(public, closed, loss, SEED), closed: Direction(closed, public, loss, SEED + 1)}
     wait = 60.0
     while True:
-        for sock in select.select([front, back], [], [], max(wait, 0))[0]:
-            directions[sock].take()
-        outwards.to = inwards.sender
+        for descriptor in select.select(directions, [], [], max(wait, 0))[0]:
+            directions[descriptor].take(time.monotonic())
         now = time.monotonic()
         wait = min(each.give(now) for each in directions.values())
 

@@ -1,5 +1,6 @@
 """Results as files: JSON for each network; of all of them a table in reStructuredText, and one on the terminal."""
 
+import contextlib
 import json
 import os
 import platform
@@ -17,8 +18,6 @@ from benchmarks.networks import NETWORKS
 from benchmarks.table import TUNNELS
 
 TITLES = {each.name: each.title for each in TUNNELS}
-#: The tunnels that TCP carries, and what is said of them where it can't pass.
-UDP_ONLY = "Empty cells: TCP can't pass a relay of datagrams, so tunnels over TCP have no figures here."
 
 
 @attrs.define
@@ -55,9 +54,13 @@ class Results:
         self.failures.setdefault(tunnel, {}).setdefault(measure, []).append(text)
 
     def write(self, directory: Path) -> None:
-        """Save as JSON."""
+        """Save as JSON, four digits of each value."""
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(attrs.asdict(self), indent=1, ensure_ascii=False)
+        samples = {
+            tunnel: {name: [float(f"{value:.4g}") for value in values] for name, values in figures.items()}
+            for tunnel, figures in self.samples.items()
+        }
+        text = json.dumps({**attrs.asdict(self), "samples": samples}, indent=1, ensure_ascii=False)
         (directory / f"{self.network}.json").write_text(text + "\n")
 
 
@@ -74,14 +77,14 @@ def machine() -> dict[str, str]:
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     if models:
         facts["processor"] = models[0].partition(": ")[2]
+    with contextlib.suppress(OSError):
+        facts["TCP"] = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     facts["Python"] = platform.python_version()
     for package in ("Twisted", "aioquic", "cryptography"):
         facts[package] = metadata.version(package)
-    try:
+    with contextlib.suppress(OSError, IndexError):  # not there
         said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, timeout=10).stderr
         facts["OpenSSH"] = said.partition(",")[0].removeprefix("OpenSSH_").split()[0]
-    except (OSError, IndexError):
-        pass  # not there
     return facts
 
 
@@ -113,11 +116,12 @@ def goalRows(every: Sequence[Results]) -> list[list[str]]:
                 figure = units[goal.figure]
                 value = f"{ratio:.2f} x" if goal.to else f"{told(ratio * figure.factor)} {figure.unit}"
                 verdict = "yes" if goal.reached(ratio) else "no"
-                body.append([results.title, titles[goal.figure], goal.wanted(), value, verdict])
+                where = [results.title, TITLES[goal.tunnel]]
+                body.append([*where, titles[goal.figure], goal.wanted(), value, verdict])
     return body
 
 
-GOAL_HEAD = ["network", "figure", "wanted", "measured", "reached"]
+GOAL_HEAD = ["network", "tunnel", "figure", "wanted", "measured", "reached"]
 
 
 def notes(results: Results) -> list[str]:
@@ -127,8 +131,6 @@ def notes(results: Results) -> list[str]:
         f"{results.when}; medians of {results.rounds} alternating rounds, {results.seconds:g} s each load; "
         f"{results.idle:,} idle connections. {facts}."
     ]
-    if any(each.udpOnly for each in NETWORKS if each.name == results.network):
-        said.append(UDP_ONLY)
     if results.absent:
         gone = "; ".join(f"{TITLES.get(name, name)}: {reason}" for name, reason in results.absent.items())
         said.append(f"Not measured: {gone}.")
@@ -155,7 +157,7 @@ def show(every: Sequence[Results], console: Console, withGoals: bool) -> None:
         for note in notes(results):
             console.print(note, markup=False, highlight=False)
     if withGoals and (goals := goalRows(every)):
-        table("Goals", GOAL_HEAD, goals, lambda number: number == 3)
+        table("Goals", GOAL_HEAD, goals, lambda number: number == 4)
 
 
 def _listTable(head: list[str], body: list[list[str]]) -> list[str]:

@@ -122,7 +122,8 @@ def measureNetwork(
     results: Results,
     web: bool,
 ) -> None:
-    """Set the network up, measure, and take it down again."""
+    """Set the network up, measure, and take it down again; say how long that took."""
+    begun = perf_counter()
     say(f"{network.title}: {', '.join(each.name for each in kinds)}")
     with tempfile.TemporaryDirectory(prefix="socketwarp-bench-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
@@ -132,6 +133,7 @@ def measureNetwork(
         results.facts.update(site.facts)
         ports = stack.enter_context(targets(site, directory, web))
         Bench(site, kit, ports, directory, effort).rounds(kinds, measures, results)
+    say(f"{network.title}: {(perf_counter() - begun) / 60:.1f} minutes")
 
 
 def say(text: str) -> None:

@@ -101,7 +101,6 @@ class Kind:
     :ivar name: for the command line.
     :ivar title: for people.
     :ivar programs: names that have to be on PATH, or paths.
-    :ivar udp: it can be carried by UDP alone.
     :ivar networks: where it is measured unless it is asked for by name; all, if empty.
     """
 
@@ -109,7 +108,6 @@ class Kind:
     title: str
     start: Start
     programs: tuple[str, ...] = ()
-    udp: bool = False
     networks: tuple[str, ...] = ()
 
     def missing(self) -> str | None:

@@ -83,13 +83,13 @@ def socketwarp(
     **environment: str,
 ) -> dict[str, Address]:
     """Listener and connector by their defaults, but for these variables."""
-    udp, api, entries = freePort(), freePort(), stage.entries()
+    port, api, entries = freePort(), freePort(), stage.entries()
     settings = {
         "client_cert_path": stage.kit.path("connector.crt"),
         "client_key_path": stage.kit.path("connector.key"),
         "ca_cert_path": stage.kit.path("ca.crt"),
         "server_name": stage.site.publicHost,
-        "service_port": stage.site.udpPort(udp),
+        "service_port": port,
     }
     stage.write("settings.json", settings)
     variables = {
@@ -97,7 +97,7 @@ def socketwarp(
         "SWL_KEY_PATH": stage.kit.path("listener.key"),
         "SWL_CA_PATH": stage.kit.path("ca.crt"),
         "SWL_VERIFIER": "local",
-        "SWL_PORT": str(udp),
+        "SWL_PORT": str(port),
         "SWL_STATE_DIR": str(stage.directory / "state"),
         "APIS_ADDRS": LOOPBACK,
         "APIS_PORT": str(api),
