@@ -172,8 +172,8 @@ class Receiver:
         streams, position = self._connection.streams, 0
         while position < len(plain) and isStream(frameType := plain[position]):
             streamId, offset, start, position = parseStream(plain, position)
-            data = memoryview(plain)[start:position]
-            streams.onStream(frameType, streamId, offset, data, bool(frameType & FIN))
+            # A copy: one byte that waits for others must not keep the rest of its packet, which may be padding.
+            streams.onStream(frameType, streamId, offset, plain[start:position], bool(frameType & FIN))
         isAckEliciting = position > 0
         if position < len(plain) or not plain:
             isAckEliciting |= self._connection.handleFrames(plain[position:], now)

@@ -27,7 +27,7 @@ def stream(streamId: int, offset: int, data: bytes = b"x", fin: bool = False) ->
 
 
 def withLength(streamId: int, offset: int, data: bytes = b"x", fin: bool = False) -> bytes:
-    """A STREAM frame with a length: what goes through the ordinary path."""
+    """A STREAM frame with a length, which others may follow."""
     return bytes((0x0E | fin,)) + varint(streamId, offset, len(data)) + data
 
 
@@ -198,6 +198,20 @@ class MemoryTests(SynchronousTestCase):
                 tracemalloc.stop()
                 self.assertLess(used, 200_000)
                 self.assertIsNone(server._close_event)
+
+    def test_aByteBeyondAGapDoesNotKeepThePaddingOfItsPacket(self) -> None:
+        """A thousand gaps are a thousand bytes and what it takes to know of them, not a thousand packets."""
+        client = newClient(False)
+        server = newServer(client)
+        pump = Pump(client, server)
+        pump.connect()
+        packets = [sealed(client, withLength(0, 2 + 2 * each) + bytes(12_000)) for each in range(1000)]
+        tracemalloc.start()
+        give(server, packets, CLIENT, pump.now)
+        used = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        self.assertLess(used, 1 << 20)
+        self.assertIsNone(server._close_event)
 
     def test_aPeerThatOpensAllItsStreamsAtOnceIsBounded(self) -> None:
         """One frame on the last of 10,000 streams opens them all."""
