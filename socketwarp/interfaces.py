@@ -207,7 +207,8 @@ class SessionStatistics:
     """
     A moment in a session's life.
 
-    :ivar bytesIn: stream bytes delivered; ``bytesOut``: stream bytes acknowledged by the peer.
+    :ivar bytesIn: stream bytes delivered; ``bytesOut``: stream bytes acknowledged by the peer, or,
+        where TCP does that out of our sight, handed over.
     :ivar rtt: smoothed round-trip time, seconds; `None` before the first sample.
     :ivar packetsLost: packets declared lost so far.
     :ivar pathMtu: the largest UDP payload in use on the path.

@@ -373,6 +373,27 @@ class StreamPromises(_Helpers):
         self.assertIsInstance(here.lost, ConnectionDone)
         self.assertFalse(here.fin)
 
+    def test_aReaderMayStopBeforeItsStreamHasArrived(self) -> None:
+        ends = self.makeEnds()
+        accepted: list[tuple[IStream, Notes]] = []
+
+        def accept(stream: IStream) -> None:
+            accepted.append((stream, Notes()))
+            stream.start(accepted[-1][1])
+
+        ends.connector.acceptStreams(accept)
+        ours, here = self.successResultOf(ends.listener.openStream()), Notes()
+        ours.start(here)
+        ours.write(b"!")
+        ours.stopProducing()
+        ends.settle()
+        ((theirs, there),) = accepted
+        self.assertEqual((b"!", Code.ABORTED), (there.data, there.stopped))
+        theirs.write(b"for nobody")
+        ours.loseWriteConnection()
+        ends.settle()
+        self.assertEqual((b"", True), (here.data, there.fin))
+
     def test_afterTheEndNothingHasAnEffect(self) -> None:
         ends = self.makeEnds()
         ours, theirs, here, there = self.open(ends)
@@ -513,7 +534,8 @@ class _End:
     """
     One end of a stream, as it should be.
 
-    :ivar said: what was written here; ``hasFinished``: and FIN; ``hasAborted``: or given up.
+    :ivar said: what was written here; ``hasFinished``: and FIN; ``hasAborted``: or given up; ``hasStopped``: no more is
+        wanted here.
     """
 
     stream: IStream
@@ -522,6 +544,7 @@ class _End:
     isPaused: bool = False
     hasFinished: bool = False
     hasAborted: bool = False
+    hasStopped: bool = False
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -601,6 +624,15 @@ class AnyOrder(RuleBasedStateMachine):
             self.ends.settle()
 
     @precondition(lambda self: self.pairs)
+    @rule(data=st.data(), settles=st.booleans())
+    def stop(self, data: st.DataObject, settles: bool) -> None:
+        end, *_ = self._draw(data)
+        end.stream.stopProducing()
+        end.hasStopped = True
+        if settles:
+            self.ends.settle()
+
+    @precondition(lambda self: self.pairs)
     @rule(data=st.data())
     def pause(self, data: st.DataObject) -> None:
         end, *_ = self._draw(data)
@@ -659,6 +691,8 @@ class AnyOrder(RuleBasedStateMachine):
                     continue
                 if other.hasAborted:
                     assert isinstance(end.notes.lost, StreamReset | ConnectionDone), end.notes.lost
+                elif end.hasStopped or other.hasStopped:
+                    assert isinstance(end.notes.lost, ConnectionDone), end.notes.lost
                 else:
                     assert end.notes.fin and isinstance(end.notes.lost, ConnectionDone), (end.notes.fin, end.notes.lost)
         assert self.ends.listener.isOpen and self.ends.connector.isOpen

@@ -129,6 +129,7 @@ class Stream:
         if not self._isOver and not self._isReadEnded:
             self._isReadEnded = True
             self._session.streams.stop(self._state, Code.ABORTED)
+            self._session.streams.touched[self._state] = None  # it may be over by that
             self._session.schedule()
 
     # From the session

@@ -38,9 +38,9 @@ Call = Callable[[], "Deferred[Arrival]"]
 class CallingSession(Session):
     """See `ISession`. Lanes are made once the listener has admitted us, and said the ticket."""
 
-    _log = Logger()
-
     isCaller = True
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -93,6 +93,7 @@ class CallingSession(Session):
     def streamOpened(self, lane: Lane, streamId: int) -> None:
         """OPEN: a visitor."""
         self._free.discard(lane)
+        self._delay = RETRY_SECONDS
         self.accept(lane.begin(streamId))
         self._grow()
 
@@ -140,7 +141,6 @@ class CallingSession(Session):
         if not self.isOpen or self._secret is None:
             called.transport.abort()
             return
-        self._delay = RETRY_SECONDS
         self._number += 1
         lane = Lane(self, self._number, called.transport, called.parser)
         self.lanes[lane.number] = lane
@@ -149,17 +149,27 @@ class CallingSession(Session):
         lane.transport.flush()
 
     def _failed(self, failure: Failure) -> None:
-        if not self.isOpen:
+        if not failure.check(SessionLost, OSError):
+            self._log.failure("session {session}: an unexpected error", failure, session=self.sessionId)
+        self._wait(failure.getErrorMessage())
+
+    def laneRefused(self, lane: Lane, reason: str) -> None:
+        """The listener says CLOSE to a lane, and why."""
+        self._wait(reason)
+
+    def _wait(self, why: str) -> None:
+        """Make no more lanes for a while."""
+        if not self.isOpen or self._pause is not None:
             return
         self._log.warn(
-            "session {session}: one more connection to the listener failed: {why}; again in {delay:g} s",
+            "session {session} with {listener}: no further connection for visitors: {why}; again in {delay:g} s",
             session=self.sessionId,
-            why=failure.getErrorMessage(),
+            listener=self.peerAddress[0],
+            why=why,
             delay=self._delay,
         )
-        if self._pause is None:
-            self._pause = self.clock.callLater(self._delay, self._resume)
-            self._delay = min(MAX_RETRY_SECONDS, self._delay * 2)
+        self._pause = self.clock.callLater(self._delay, self._resume)
+        self._delay = min(MAX_RETRY_SECONDS, self._delay * 2)
 
     def _resume(self) -> None:
         self._pause = None

@@ -14,13 +14,11 @@ from ..tcp.poll import IPoll
 from ..wire.documents import clean
 from .arrival import Arrival
 from .calling import CallingSession
-from .contexts import ALPN, NO_APPLICATION_PROTOCOL, Examination, clientContext
+from .contexts import ALPN, CRYPTO_ERROR, NO_APPLICATION_PROTOCOL, Examination, clientContext
 from .frames import Event, Frame, Kind, formatFrame
 from .session import TlsSettings
 from .transport import TlsTransport
 
-#: TLS alerts are session errors from here on, as in QUIC (RFC 9001 §4.8).
-CRYPTO_ERROR = 0x100
 #: Makes one more TCP connection to the listener: a connected, non-blocking socket. Can be cancelled.
 Dial = Callable[[], "Deferred[socket.socket]"]
 
@@ -38,8 +36,11 @@ def connect(
         ``errorCode`` is 0x100 plus the TLS alert's number when a certificate was refused; and with what `dial` fails
         with. Cancelling gives up.
     """
-    caller = _Caller(poll, clock, dial, serverName, credentials, settings)
-    return Deferred.fromCoroutine(caller.connect())
+
+    async def call() -> ISession:
+        return await _Caller(poll, clock, dial, serverName, credentials, settings).connect()
+
+    return Deferred.fromCoroutine(call())
 
 
 class _Caller:
@@ -58,6 +59,7 @@ class _Caller:
         self._clock = clock
         self._dial = dial
         self._serverName = serverName
+        self._indication = _indication(serverName)
         self._credentials = credentials
         self._settings = settings
         self._context = clientContext(credentials)
@@ -90,13 +92,15 @@ class _Caller:
     async def _call(self, first: bytes = b"") -> "_Attempt":
         connection = await self._dial()
         examination = Examination(self._credentials, self._serverName)
-        attempt = _Attempt(self._clock, self._settings.handshakeTimeout, examination, first)
-        transport = TlsTransport(self._poll, connection, self._context, attempt.arrival)
-        transport.connection.set_app_data(examination)
-        name = _indication(self._serverName)
-        if name is not None:
-            transport.connection.set_tlsext_host_name(name)
-        await attempt.secure(transport)
+        try:
+            transport = TlsTransport(self._poll, connection, self._context, examination)
+        except OSError as error:
+            connection.close()
+            raise SessionLost(f"the connection broke: {error.strerror}") from error
+        attempt = _Attempt(transport, self._clock, self._settings.handshakeTimeout, examination, first)
+        if self._indication is not None:
+            transport.connection.set_tlsext_host_name(self._indication)
+        await attempt.secure()
         return attempt
 
 
@@ -107,18 +111,19 @@ class _Attempt:
     :ivar answer: the first frames, if it says anything first.
     """
 
-    def __init__(self, clock: IReactorTime, timeout: float, examination: Examination, first: bytes) -> None:
+    def __init__(
+        self, transport: TlsTransport, clock: IReactorTime, timeout: float, examination: Examination, first: bytes
+    ) -> None:
         self.answer: Deferred[list[Event]] = Deferred(lambda _: self.arrival.giveUp("given up"))
-        self.arrival = Arrival(clock, timeout, self._secured, self._arrived, self._failed)
+        self.arrival = Arrival(transport, clock, timeout, self._secured, self._arrived, self._failed)
         self._examination = examination
         self._first = first
         self._ready: Deferred[None] = Deferred(lambda _: self.arrival.giveUp("given up"))
         self._isSecured = False
 
-    def secure(self, transport: TlsTransport) -> "Deferred[None]":
+    def secure(self) -> "Deferred[None]":
         """Shake hands; fires once the server has shown that it is the right one."""
-        self.arrival.transport = transport
-        transport.start(isServer=False)
+        self.arrival.transport.start(isServer=False)
         return self._ready
 
     def _secured(self, arrival: Arrival) -> None:
@@ -156,9 +161,17 @@ class _Attempt:
 
 
 def _indication(serverName: str) -> bytes | None:
-    """What is said of the server's name in the open (RFC 6066 §3): names, not addresses."""
+    """
+    What is said of the server's name in the open (RFC 6066 §3): names, not addresses.
+
+    :raises errors.SessionLost: it can't be a name.
+    """
     try:
         ip_address(serverName)
+        return None
     except ValueError:
+        pass
+    try:
         return serverName.encode("idna")
-    return None
+    except UnicodeError as error:
+        raise SessionLost(f"{clean(serverName)} can't be a server's name: {error}") from None

@@ -6,6 +6,7 @@ for nothing. A client checks in the middle of the handshake, so that a stranger'
 checks right after it: then the client hears the reason, which a TLS alert has no room for.
 """
 
+import socket
 from typing import cast
 
 import attrs
@@ -20,6 +21,11 @@ from ..interfaces import ICredentials, Role
 ALPN = b"socketwarp/1"
 #: What credentials may have as their key: `identity.pem` reads no other kind.
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+#: TLS alerts are session errors from here on, as in QUIC (RFC 9001 §4.8).
+CRYPTO_ERROR = 0x100
+#: Handshake messages that a peer may send once the handshake is over: tickets, and updates of its keys, of which an
+#: honest one needs one in 2**24.5 records (RFC 8446 §5.5). OpenSSL takes them as long as they come, within one call.
+MAX_LATE_MESSAGES = 64
 #: TLS alerts, RFC 8446 §6.2.
 BAD_CERTIFICATE = 42
 NO_APPLICATION_PROTOCOL = 120
@@ -28,7 +34,18 @@ _ALERTS = {9: 45, 10: 45, 18: 48, 19: 48, 20: 48, 21: 48, 26: 43}
 
 
 @attrs.define(eq=False)
-class Examination:
+class Conduct:
+    """
+    What a connection's peer does in TLS itself; it is the connection's application data.
+
+    :ivar late: handshake messages since the handshake was over.
+    """
+
+    late: int = attrs.field(default=0, init=False)
+
+
+@attrs.define(eq=False)
+class Examination(Conduct):
     """
     One client's check of its server, while the handshake waits.
 
@@ -60,6 +77,15 @@ def _letPass(connection: SSL.Connection, certificate: object, code: int, depth: 
     return True
 
 
+def _watch(connection: SSL.Connection, where: int, result: int) -> None:
+    """Called when a message of a handshake begins, and at its other steps."""
+    conduct = cast(Conduct | None, connection.get_app_data())
+    if where & SSL.SSL_CB_HANDSHAKE_START and conduct is not None:
+        conduct.late += 1
+        if conduct.late > MAX_LATE_MESSAGES:
+            connection.sock_shutdown(socket.SHUT_RDWR)
+
+
 def _choose(connection: SSL.Connection, offered: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:
     return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
@@ -82,6 +108,7 @@ def clientContext(credentials: ICredentials) -> SSL.Context:
 
 def _context(context: SSL.Context, credentials: ICredentials) -> SSL.Context:
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_info_callback(_watch)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle lane keeps none of OpenSSL's 34 KiB

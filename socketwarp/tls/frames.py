@@ -24,6 +24,8 @@ HEADER_SIZE = 4
 DATA_LIMIT = 2**24 - 1
 #: Bytes of any other frame's payload: CLOSE has a code and a reason of 500 bytes.
 PAYLOAD_LIMIT = 512
+#: Bytes of DATA below which a piece is copied, rather than kept as a view of all that came with it.
+SMALL_PIECE = 1024
 #: Bytes of the secret that binds lanes to a session.
 TICKET_SIZE = 16
 
@@ -157,11 +159,14 @@ class FrameParser:
     def _takeData(self, chunk: bytes, at: int, events: list[Event]) -> int:
         size = min(self._left, len(chunk) - at)
         self._left -= size
-        piece: Piece = chunk if size == len(chunk) else memoryview(chunk)[at : at + size]
-        if events and isinstance(events[-1], list):
-            events[-1].append(piece)
+        if not events or not isinstance(events[-1], list):
+            events.append([])
+        pieces = events[-1]
+        assert isinstance(pieces, list)
+        if size < SMALL_PIECE:
+            _addSmall(pieces, memoryview(chunk)[at : at + size])
         else:
-            events.append([piece])
+            pieces.append(chunk if size == len(chunk) else memoryview(chunk)[at : at + size])
         return at + size
 
     def _takeFrame(self, chunk: bytes, at: int, events: list[Event]) -> int:
@@ -181,6 +186,15 @@ class FrameParser:
             return at
         events.append(_parse(Kind(kind), chunk[begin:end]))
         return end
+
+
+def _addSmall(pieces: list[Piece], piece: memoryview) -> None:
+    """Join small pieces: as objects they would be much larger than what is in them."""
+    last = pieces[-1] if pieces else None
+    if isinstance(last, bytearray):
+        last += piece
+    else:
+        pieces.append(bytearray(piece))
 
 
 def _parse(kind: Kind, payload: bytes) -> Frame:

@@ -12,7 +12,8 @@ from .frames import DATA_LIMIT, Event, Frame, FrameParser, Kind, MalformedFrame,
 from .stream import Stream
 from .transport import RECORD_SIZE, TlsTransport
 
-#: Seconds that the peer may take to end its direction of a stream that one of us has given up; then the lane is, too.
+#: Seconds that the peer may take to end its direction of a stream, once asked to, and to read the end of ours; then the
+#: lane is given up.
 DRAIN_SECONDS = 30.0
 #: Bytes of the control stream that may wait for its receiver before the control lane isn't read any more.
 HELD_LIMIT = 2**17
@@ -62,8 +63,8 @@ class Lane:
     :ivar freedAt: since when, seconds of the session's clock.
     """
 
-    __slots__ = ("_drainCall", "_events", "_isCorked", "_isFlushDue", "_isFree", "_isProceeding", "_notice",
-                 "_parser", "_session", "freedAt", "number", "stream", "transport")  # fmt: skip
+    __slots__ = ("_drainCall", "_events", "_isAwaited", "_isCorked", "_isFlushDue", "_isFree", "_isProceeding",
+                 "_notices", "_parser", "_session", "freedAt", "number", "stream", "transport")  # fmt: skip
 
     def __init__(self, session: Lanes, number: int, transport: TlsTransport, parser: FrameParser) -> None:
         """
@@ -81,7 +82,8 @@ class Lane:
         self._isCorked = False
         self._isFlushDue = False
         self._isFree = True  # FREE has been said since the last OPEN
-        self._notice: tuple[int, int] | None = None  # a stream that was given up before it came, and the error code
+        self._isAwaited = False  # the other end must end its direction of the stream now
+        self._notices: dict[Kind, tuple[int, int]] = {}  # of a stream that hasn't come yet: its number, the error code
         self._drainCall: IDelayedCall | None = None
         transport.owner = self
 
@@ -91,7 +93,7 @@ class Lane:
         """Carry a new stream. Its first bytes wait for the end of the reactor turn: they are often several writes."""
         self.stream = Stream(self, streamId)
         self._isCorked = True
-        self._isFree = False
+        self._isFree = self._isAwaited = False
         return self.stream
 
     def open(self, streamId: int) -> Stream:
@@ -108,11 +110,12 @@ class Lane:
                 stream.stopped(errorCode)
             else:
                 stream.aborted(errorCode)
+                self._isAwaited = True
                 self._drain()
                 self.proceed()
             self.settle()
-        elif kind is Kind.ABORT:
-            self._notice = streamId, errorCode
+        else:
+            self._notices[kind] = streamId, errorCode
 
     # For the stream, see `stream.Carrier`
 
@@ -133,6 +136,8 @@ class Lane:
             self._isFree = True
             frame += formatFrame(Kind.FREE)
         self.transport.write(frame)
+        if kind is Kind.RESET:
+            self._drain()
         self._push()
 
     @property
@@ -177,8 +182,8 @@ class Lane:
         """Say STOP or ABORT of the stream on the control lane."""
         if self.stream is not None:
             self._session.tell(kind, self.number, self.stream.streamId, errorCode)
-            if kind is Kind.ABORT:
-                self._drain()
+            self._isAwaited = True
+            self._drain()
 
     def later(self, call: Callable[[], None]) -> None:
         """Call when all that has happened to sockets by now has been told."""
@@ -194,9 +199,12 @@ class Lane:
             self._drainCall = self._session.clock.callLater(DRAIN_SECONDS, self._drained)
 
     def _drained(self) -> None:
+        """Has the other end done what it must, when its stream was given up?"""
         self._drainCall = None
-        self.transport.abort()
-        self.lost("the other end didn't finish a stream that was given up")
+        stream = self.stream
+        if stream is not None and ((self._isAwaited and not stream.isRead) or (stream.isWritten and self.queued)):
+            self.transport.abort()
+            self.lost("the other end didn't finish a stream that was given up")
 
     # From the transport
 
@@ -286,9 +294,10 @@ class Lane:
         if self.stream is not None or not self.number:
             raise MalformedFrame("a stream is opened where there is one already")
         self._session.streamOpened(self, streamId)
-        if self._notice is not None and self._notice[0] == streamId:
-            self.noticed(Kind.ABORT, *self._notice)
-        self._notice = None
+        notices, self._notices = self._notices, {}
+        for kind, (about, errorCode) in notices.items():
+            if about == streamId:
+                self.noticed(kind, about, errorCode)
 
     def _freed(self) -> None:
         """FREE: what was sent has been read, and not only by the kernel."""
@@ -332,10 +341,13 @@ class Lane:
         """See `transport.Owner`."""
         self._stopDraining()
         self._events.clear()
+        if not self.number:
+            self._session.laneLost(self, reason)  # which tells the stream, and says what is lost
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.laneLost(reason)
-        self._session.laneLost(self, reason)
+        if self.number:
+            self._session.laneLost(self, reason)
 
     def end(self, error: SessionLost) -> None:
         """The session is over, and so is the lane."""

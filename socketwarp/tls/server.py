@@ -23,8 +23,7 @@ from ..interfaces import Address, ICredentials, ISession
 from ..tcp.poll import IPoll
 from ..tcp.port import Take
 from .arrival import Arrival
-from .client import CRYPTO_ERROR
-from .contexts import checkClient, serverContext
+from .contexts import CRYPTO_ERROR, Conduct, checkClient, serverContext
 from .frames import Event, Frame, Kind, formatClose, formatFrame
 from .lane import Lane
 from .serving import ServingSession, digestOf
@@ -35,6 +34,8 @@ from .transport import TlsTransport
 MAX_ARRIVALS = 1024
 #: Of these from one source: an IPv4 address, or a /64 of IPv6. A connector makes 32 lanes at a time.
 MAX_FROM_SOURCE = 128
+#: Seconds between two lines of the log about connections that are turned away.
+TELL_SECONDS = 60.0
 #: Binds an address and a port, and gives what comes to the first argument; raises `errors.PortUnavailable`.
 Listen = Callable[[Take, str, int], IListeningPort]
 
@@ -71,6 +72,8 @@ class TlsServer:
         self._sessions: dict[bytes, ServingSession] = {}
         self._port: IListeningPort | None = None
         self._stopped: Deferred[None] | None = None
+        self._turnedAway = 0
+        self._toldAt = -TELL_SECONDS
         self._open: set[ServingSession] = set()
 
     @property
@@ -103,15 +106,36 @@ class TlsServer:
     def take(self, connection: socket.socket, address: Address) -> None:
         """Take a connection that was accepted; it is non-blocking."""
         source = _sourceOf(address)
-        full = len(self._arrivals) >= MAX_ARRIVALS or self._sources.get(source, 0) >= MAX_FROM_SOURCE
-        if full or self._stopped is not None:
+        if self._sources.get(source, 0) >= MAX_FROM_SOURCE or self._stopped is not None:
             connection.close()
+            self._turnAway(f"{MAX_FROM_SOURCE} connections from {source} are unfinished already")
             return
-        arrival = Arrival(self._clock, self._settings.handshakeTimeout, self._secured, self._arrived, self._failed)
+        if len(self._arrivals) >= MAX_ARRIVALS:
+            # Whoever means it is done in a moment: those who wait longest are the least likely to.
+            self._turnAway(f"{MAX_ARRIVALS} connections are unfinished, and the oldest give way")
+            next(iter(self._arrivals)).giveUp("others came")
+        try:
+            transport = TlsTransport(self._poll, connection, self._context, Conduct())
+        except OSError:
+            connection.close()  # it is gone already
+            return
+        timeout = self._settings.handshakeTimeout
+        arrival = Arrival(transport, self._clock, timeout, self._secured, self._arrived, self._failed)
         self._arrivals[arrival] = address
         self._sources[source] = self._sources.get(source, 0) + 1
-        arrival.transport = TlsTransport(self._poll, connection, self._context, arrival)
-        arrival.transport.start(isServer=True)
+        transport.start(isServer=True)
+
+    def _turnAway(self, reason: str) -> None:
+        """Say so, now and then."""
+        self._turnedAway += 1
+        now = self._clock.seconds()
+        if now >= self._toldAt + TELL_SECONDS:
+            self._log.warn(
+                "connections over TLS are turned away: {reason}; {count} since this was said last",
+                reason=reason,
+                count=self._turnedAway,
+            )
+            self._toldAt, self._turnedAway = now, 0
 
     def stop(self) -> "Deferred[None]":
         """Close all sessions and connections; fires when the last session is gone."""
@@ -155,18 +179,10 @@ class TlsServer:
             self._onRefused(urandom(4).hex(), address, error)
 
     def _dismiss(self, arrival: Arrival, errorCode: int, reason: str) -> None:
-        """Say why, and end it."""
-        arrival.finish()
-        if arrival in self._arrivals:
-            self._forget(arrival)
-        transport = arrival.transport
-        transport.write(formatClose(errorCode, reason))
-        transport.flush()
-        transport.close()
-        self._clock.callLater(FAREWELL_SECONDS, transport.abort)
+        """Say why, and end it; it counts as unfinished until it is gone."""
+        arrival.dismiss(formatClose(errorCode, reason), FAREWELL_SECONDS)
 
     def _arrived(self, arrival: Arrival, events: list[Event]) -> None:
-        self._forget(arrival)
         first, *rest = events
         if isinstance(first, Frame) and first.kind is Kind.SESSION:
             self._begin(arrival, rest)
@@ -176,6 +192,7 @@ class TlsServer:
             self._dismiss(arrival, Code.MALFORMED, "the first frame is neither SESSION nor ATTACH")
 
     def _begin(self, arrival: Arrival, rest: list[Event]) -> None:
+        self._forget(arrival)
         transport = arrival.transport
         session = ServingSession(
             transport, arrival.parser, arrival.chain, self._clock, self._settings, self._sessionEnded
@@ -197,9 +214,9 @@ class TlsServer:
             return
         lane = Lane(session, frame.numbers[0], arrival.transport, arrival.parser)
         if not session.attach(lane):
-            arrival.transport.owner = arrival
             self._dismiss(arrival, Code.LIMIT, "the session has such a lane, or as many as it may have")
             return
+        self._forget(arrival)
         lane.take(rest)
 
     def _sessionEnded(self, session: ServingSession) -> None:

@@ -19,8 +19,11 @@ from .transport import TlsTransport
 
 #: Callers of `openStream` that may wait for a lane.
 MAX_WAITING = 1000
-#: Free lanes that are kept however long nobody needs them: as many as a connector keeps ready by itself, twice.
-KEPT_LANES = 16
+#: Free lanes that are kept however long nobody needs them, and one more for so many that are in use: twice as many as a
+#: connector keeps ready by itself, so that what is closed here isn't made anew there.
+KEPT_LANES, LANES_PER_KEPT = 16, 4
+#: Streams are numbered from 1 to this, and anew.
+STREAM_NUMBERS = 2**32 - 1
 #: Seconds for which any other free lane is kept.
 KEEP_SECONDS = 60.0
 
@@ -82,7 +85,7 @@ class ServingSession(Session):
         return waiting
 
     def _open(self, lane: Lane) -> IStream:
-        self._streams += 1
+        self._streams = self._streams % STREAM_NUMBERS + 1
         return lane.open(self._streams)
 
     # Lanes
@@ -112,9 +115,13 @@ class ServingSession(Session):
         if lane in self._free:
             self._free.remove(lane)
 
+    def laneRefused(self, lane: Lane, reason: str) -> None:
+        """See `Session`: the connector makes another when it can."""
+
     def ticked(self, now: float) -> None:
         """Close free lanes that nobody has needed for long: the first in the list are the longest free."""
-        surplus = self._free[: max(0, len(self._free) - KEPT_LANES)]
+        kept = KEPT_LANES + (len(self.lanes) - len(self._free)) // LANES_PER_KEPT
+        surplus = self._free[: max(0, len(self._free) - kept)]
         for lane in surplus:
             if now - lane.freedAt < KEEP_SECONDS:
                 break

@@ -13,6 +13,7 @@ import attrs
 from cryptography import x509
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from ..errors import Code, SessionLost
 from ..interfaces import Address, IStream, SessionStatistics
@@ -63,6 +64,8 @@ class Session(ABC):
     :ivar lanes: the data lanes, by number.
     """
 
+    _log = Logger()
+
     carrier = "tls"
     #: Whether it is the connector's end.
     isCaller: bool
@@ -101,7 +104,7 @@ class Session(ABC):
         self._pings = 0
         self._askedAt: float | None = None  # a PING that isn't answered
         self._keepAlive = min(settings.keepAlive, settings.idleTimeout * KEEP_ALIVE_SHARE)
-        self._call: IDelayedCall | None = clock.callLater(0, self._tick)
+        self._timer: IDelayedCall | None = clock.callLater(0, self._tick)
 
     def begin(self, events: list[Event]) -> None:
         """Take what came with the first frame."""
@@ -144,10 +147,10 @@ class Session(ABC):
         transport.flush()
         self._lose(SessionLost(reason, errorCode))
         transport.close()
-        self._call = self.clock.callLater(FAREWELL_SECONDS, self._giveUp)
+        self._timer = self.clock.callLater(FAREWELL_SECONDS, self._giveUp)
 
     def _giveUp(self) -> None:
-        self._call = None
+        self._timer = None
         self.control.transport.abort()
         self._gone()
 
@@ -256,17 +259,21 @@ class Session(ABC):
     def laneMissed(self, lane: Lane, reason: str) -> None:
         """A data lane is gone, though the session isn't."""
 
+    @abstractmethod
+    def laneRefused(self, lane: Lane, reason: str) -> None:
+        """The other end doesn't want a data lane."""
+
     # Signs of life
 
     def _tick(self) -> None:
         now = self.clock.seconds()
         if now - self._heardAt > self.settings.idleTimeout:
-            self._call = None
+            self._timer = None
             self._lose(SessionLost("nothing was heard from the other end for too long"))
             self.control.transport.abort()
             self._gone()
             return
-        self._call = self.clock.callLater(self._keepAlive, self._tick)
+        self._timer = self.clock.callLater(self._keepAlive, self._tick)
         if self._askedAt is None:
             self._askedAt = now
             self._pings = (self._pings + 1) % 2**32
@@ -290,6 +297,7 @@ class Session(ABC):
         error = SessionLost(reason or f"closed with code {frame.numbers[0]:#x}", frame.numbers[0], True)
         if lane is not self.control:
             lane.transport.abort()
+            self.laneRefused(lane, str(error))
             lane.lost(str(error))
             return
         self._lose(error)
@@ -302,26 +310,27 @@ class Session(ABC):
             return
         self.isOpen = False
         self._error = error
-        self._stopCall()
+        self._stopTimer()
         self.ended(error)
         lanes, self.lanes = self.lanes, {}
         for lane in (*lanes.values(), self.control):
-            lane.end(error)
+            with self._log.failuresHandled("a stream's end failed"):
+                lane.end(error)
 
     @abstractmethod
     def ended(self, error: SessionLost) -> None:
         """The session is over: give up what waits for it."""
 
-    def _stopCall(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+    def _stopTimer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _gone(self) -> None:
         if self._isGone:
             return
         self._isGone = True
-        self._stopCall()
+        self._stopTimer()
         closed, self._closed = self._closed, []
         for each in closed:
             assert self._error is not None

@@ -19,11 +19,14 @@ from zope.interface import implementer
 
 from ..interfaces import Address, Piece, plainAddress
 from ..tcp.poll import BROKEN, ENDED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
+from .contexts import Conduct
 
 #: Bytes of plaintext in a record at most, RFC 8446 §5.1.
 RECORD_SIZE = 2**14
 #: Records read for one wake-up, so that others have their turn: 256 KiB, as much as is read from a TCP side.
 RECORDS_PER_READ = 16
+#: Bytes dropped at a time of what comes to a connection that ends.
+DISCARD_SIZE = 2**16
 #: SO_LINGER: on, for no time at all, which makes closing a reset.
 _RESET = struct.pack("ii", 1, 0)
 #: Seconds of silence after which the kernel asks whether the other side is there, between its questions, and how many
@@ -53,25 +56,27 @@ class TlsTransport:
     A TLS connection.
 
     :ivar connection: OpenSSL's.
-    :ivar owner: who is told; may be replaced.
+    :ivar owner: who is told; set it before `start`, and replace it at any time.
     :ivar queued: bytes that wait for the kernel.
     """
 
     __slots__ = ("_events", "_fd", "_frames", "_isBegun", "_isFinishing", "_isPaused", "_isSecured", "_poll", "_queue",
                  "_refused", "_socket", "_trouble", "connection", "owner", "queued")  # fmt: skip
+    owner: Owner
 
     _log = Logger()
 
-    def __init__(self, poll: IPoll, connection: socket.socket, context: SSL.Context, owner: Owner) -> None:
+    def __init__(self, poll: IPoll, connection: socket.socket, context: SSL.Context, conduct: Conduct) -> None:
         """
         :param connection: connected and non-blocking; it is the transport's from now on.
+        :raises OSError: it is broken already.
         """
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEP_ALIVE.items():
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
         self.connection = SSL.Connection(context, connection)
-        self.owner = owner
+        self.connection.set_app_data(conduct)
         self.queued = 0
         self._poll = poll
         self._socket: socket.socket | None = connection
@@ -138,7 +143,9 @@ class TlsTransport:
             self._fail(self._trouble)
         if self._socket is None:
             return
-        if not self._isPaused:
+        if self._isFinishing:
+            self._discard(self._socket)
+        elif not self._isPaused:
             if events & ~WRITABLE:
                 self._read()
         elif events & (BROKEN | ENDED):
@@ -174,10 +181,22 @@ class TlsTransport:
             pass
         except SSL.Error as error:
             trouble = describe(error)
-        if chunks and not self._isFinishing:
+        if chunks:
             self.owner.received(chunks)
         if trouble is not None:
             self._fail(trouble)
+
+    def _discard(self, connection: socket.socket) -> None:
+        """What still comes to one that ends: nobody's, and not OpenSSL's to spend time on either."""
+        try:
+            if connection.recv(DISCARD_SIZE):
+                return
+            reason = "the other side closed the connection"
+        except BlockingIOError:
+            return
+        except OSError as error:
+            reason = str(error.strerror)
+        self._fail(reason)
 
     # Writing
 

@@ -60,6 +60,7 @@ class MatrixTests(SynchronousTestCase):
             if case.role == "client":
                 (refused,) = rig.refused
                 self.assertEqual(0x100 + case.alert, refused[1].errorCode, case.name)
+            rig.wait(3)
             self.assertEqual([], list(rig.server._arrivals), case.name)
 
 

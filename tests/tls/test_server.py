@@ -1,19 +1,21 @@
 """The server under strangers: what isn't TLS, what is slow, too many, and lanes that belong to nobody."""
 
 import socket
-from ipaddress import ip_address
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, LimitReached, SessionLost
 from socketwarp.interfaces import Address, ISession, IStream
 from socketwarp.tls import calling, contexts, server, serving
 from socketwarp.tls.client import _indication, connect
-from socketwarp.tls.contexts import ALPN
+from socketwarp.tls.contexts import ALPN, MAX_LATE_MESSAGES, _watch
 from socketwarp.tls.frames import Kind, formatAttach, formatFrame
-from socketwarp.tls.server import MAX_ARRIVALS, MAX_FROM_SOURCE, _sourceOf
+from socketwarp.tls.lane import DRAIN_SECONDS
+from socketwarp.tls.server import MAX_FROM_SOURCE, _sourceOf
 from socketwarp.tls.serving import KEEP_SECONDS, KEPT_LANES, ServingSession
 from socketwarp.tls.session import CONTROL_LIMIT, TlsSettings
 
@@ -108,23 +110,64 @@ class StrangerTests(ServerCase):
         self.assertEqual("2001:db8::/64", _sourceOf(("2001:db8::1:2:3:4", 1)))
         self.assertEqual(_sourceOf(("2001:db8::1", 1)), _sourceOf(("2001:db8::ffff:2", 1)))
 
-    def test_notTooManyUnfinishedInAll(self) -> None:
-        self.patch(type(self.server), "_secured", lambda server, arrival: None)
-        count = 0
-        for number in range(MAX_ARRIVALS // 64 + 1):
-            source = str(ip_address("192.0.2.0") + number)
-            for _ in range(64):
-                ours, remote = socket.socketpair()
-                remote.close()
-                if count < MAX_ARRIVALS:
-                    self.server._arrivals[object()] = (source, 1)  # type: ignore[index]  # counted only
-                else:
-                    ours.setblocking(False)
-                    self.server.take(ours, (source, 1))
-                    self.assertEqual(-1, ours.fileno())
-                count += 1
-                ours.close()
-        self.server._arrivals.clear()
+    def test_whenTooManyAreUnfinishedTheOldestGiveWay(self) -> None:
+        """Silent ones from many addresses must not keep a connector out."""
+        self.patch(server, "MAX_ARRIVALS", 4)
+        silent = [self.knock((f"192.0.2.{number}", 1)) for number in range(4)]
+        session, _ = self.rig.pair()
+        self.assertTrue(session.isOpen)
+        self.assertEqual([True] * 4, [self.isClosed(each) for each in silent])
+
+    def test_aDismissedConnectionCountsUntilItIsGone(self) -> None:
+        stranger = self.rig.stranger(SSL.Context(SSL.TLS_CLIENT_METHOD))
+        self.rig.exchange(stranger, b"")
+        self.assertEqual(1, len(self.server._arrivals))
+        self.rig.wait(2.1)
+        self.assertEqual(({}, []), (self.server._arrivals, self.rig.clock.getDelayedCalls()))
+        stranger = self.rig.stranger(SSL.Context(SSL.TLS_CLIENT_METHOD))
+        self.rig.exchange(stranger, b"")
+        stranger.sock_shutdown(socket.SHUT_RDWR)
+        self.rig.run()
+        self.assertEqual(({}, []), (self.server._arrivals, self.rig.clock.getDelayedCalls()))
+
+    def test_itSaysNowAndThenWhomItTurnsAway(self) -> None:
+        told = self.enterLog()
+        for _ in range(MAX_FROM_SOURCE + 50):
+            self.knock()
+        self.rig.wait(61)
+        for _ in range(MAX_FROM_SOURCE + 1):
+            self.knock()
+        self.assertEqual([1, 50], [event["count"] for event in told if "turned away" in event["log_format"]])
+
+    def enterLog(self) -> list[Any]:
+        """What is logged from now on."""
+        told: list[Any] = []
+        observer: Any = told.append  # Any: what it is by its use
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        return told
+
+    def test_aConnectionThatBreaksInItsFirstMomentLeavesNothing(self) -> None:
+        def broken(*about: object) -> None:
+            raise OSError(107, "not connected")
+
+        self.patch(server, "TlsTransport", broken)
+        self.assertTrue(self.isClosed(self.knock()))
+        self.assertEqual(({}, {}, []), (self.server._arrivals, self.server._sources, self.rig.clock.getDelayedCalls()))
+
+    def test_whoSendsHandshakeMessagesWithoutEndIsCutOff(self) -> None:
+        """OpenSSL would take key updates in one call for as long as they come; it asks whether it may go on."""
+        session, client = self.rig.pair()
+        assert isinstance(session, ServingSession)
+        connection = session.control.transport.connection
+        while connection.get_app_data().late < MAX_LATE_MESSAGES:
+            _watch(connection, SSL.SSL_CB_HANDSHAKE_START, 1)
+        self.rig.run()
+        self.assertTrue(session.isOpen)
+        _watch(connection, SSL.SSL_CB_HANDSHAKE_START, 1)
+        self.rig.run()
+        self.assertFalse(session.isOpen)
+        self.assertFalse(client.isOpen)
 
 
 class LaneTests(ServerCase):
@@ -217,6 +260,59 @@ class LaneTests(ServerCase):
         self.rig.run()
         self.assertEqual(b"!the last", notes.data)
         self.assertTrue(notes.fin)
+
+    def test_whatIsClosedHereIsNotMadeAnewThere(self) -> None:
+        listener, connector = self.rig.pair()
+        connector.acceptStreams(lambda stream: stream.start(Notes()))
+        for _ in range(400):
+            listener.openStream()
+        self.rig.run()
+        self.rig.wait(200)
+        before = len(self.rig.dialled)
+        self.rig.wait(600)
+        self.assertEqual(before, len(self.rig.dialled))
+
+    def test_streamsAreNumberedAnewInTheEnd(self) -> None:
+        session = self.session()
+        session._streams = serving.STREAM_NUMBERS - 1
+        numbers = [self.successResultOf(session.openStream()).streamId for _ in range(3)]
+        self.assertEqual([serving.STREAM_NUMBERS, 1, 2], numbers)
+        self.rig.run()
+        self.assertTrue(session.isOpen)
+
+    def test_aPeerThatDoesNotEndAStreamLosesTheLane(self) -> None:
+        """Neither after ABORT nor after STOP may it take for ever, nor read the end of ours when it pleases."""
+        for action in ("abort", "stopProducing", "reset"):
+            listener, connector = self.rig.pair()
+            assert isinstance(listener, ServingSession) and isinstance(connector, calling.CallingSession)
+            streams: list[IStream] = []
+
+            def accept(stream: IStream, streams: list[IStream] = streams) -> None:
+                streams.append(stream)
+                stream.start(Notes())
+
+            connector.acceptStreams(accept)
+            stream = self.successResultOf(listener.openStream())
+            stream.start(Notes())
+            stream.write(b"!")
+            self.rig.run()
+            lane = next(lane for lane in listener.lanes.values() if lane.stream is stream)
+            theirs = next(each for each in connector.lanes.values() if each.number == lane.number)
+            theirs.transport.pauseReading()
+            connector.frameReceived = lambda lane, frame: None  # type: ignore[method-assign]  # deaf
+            if action == "reset":
+                while not lane.queued:
+                    stream.write(bytes(100_000))
+                theirs.send(Kind.RESET, 1)
+            else:
+                getattr(stream, action)(*([Code.ABORTED] if action == "abort" else []))
+            self.rig.wait(DRAIN_SECONDS - 1)
+            self.assertIn(lane.number, listener.lanes, action)
+            self.rig.wait(2)
+            self.assertNotIn(lane.number, listener.lanes, action)
+            self.assertTrue(listener.isOpen)
+            listener.close(0, "")
+            self.rig.wait(3)
 
     def test_lanesThatNobodyNeedsAreClosed(self) -> None:
         session = self.session()
@@ -312,6 +408,20 @@ class ClientTests(ServerCase):
         self.rig.isDown = False
         self.rig.wait(10)
         self.assertEqual(calling.SPARE_LANES, len(client.lanes))
+
+    def test_aLaneThatIsRefusedIsAFailure(self) -> None:
+        """Made at once again, it would be refused as often as a processor can."""
+        self.rig.server._settings = TlsSettings(streamLimit=4)
+        connecting = self.rig.connect()
+        self.rig.run()
+        client = self.successResultOf(connecting)
+        client.admitted(self.rig.sessions[0].ticket)
+        self.rig.wait(10)
+        assert isinstance(self.rig.sessions[0], ServingSession)
+        self.assertEqual(4, len(self.rig.sessions[0].lanes))
+        self.assertLess(len(self.rig.dialled), 40)
+        assert isinstance(client, calling.CallingSession)
+        self.assertGreater(client._delay, calling.RETRY_SECONDS)
 
     def test_twoFailuresAreOnePause(self) -> None:
         """Eight lanes are tried at once; they don't each begin a row of their own."""

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from socketwarp.tcp.poll import ISocketEvents
-from socketwarp.tls.contexts import Examination, clientContext, serverContext
+from socketwarp.tls.contexts import Conduct, Examination, clientContext, serverContext
 from socketwarp.tls.transport import RECORD_SIZE, TlsTransport, describe
 
 from ..certs import world
@@ -46,9 +46,10 @@ class TransportCase(SynchronousTestCase):
         client.setblocking(False)
         self.sockets = server, client
         self.near, self.far = Owner(), Owner()
-        self.ours = TlsTransport(self.poll, server, serverContext(world().checking("client")), self.near)
-        self.theirs = TlsTransport(self.poll, client, clientContext(world().checking("server")), self.far)
-        self.theirs.connection.set_app_data(Examination(world().checking("server"), "localhost"))
+        self.ours = TlsTransport(self.poll, server, serverContext(world().checking("client")), Conduct())
+        examination = Examination(world().checking("server"), "localhost")
+        self.theirs = TlsTransport(self.poll, client, clientContext(world().checking("server")), examination)
+        self.ours.owner, self.theirs.owner = self.near, self.far
         self.theirs.start(isServer=False)
         self.ours.start(isServer=True)
         self.turn()
