@@ -89,12 +89,17 @@ class Poll:
                 owner.ready(events)
             except Exception:
                 self._log.failure("a socket's event failed")
-                owner.failed(Failure())
+                self._fail(owner, Failure())
         self._isTelling = False
         ends, self._ends = self._ends, []
         for call in ends:
             with self._log.failuresHandled("what follows sockets' events failed"):
                 call()
+
+    def _fail(self, owner: ISocketEvents, reason: Failure) -> None:
+        """Nothing may pass: the reactor would drop the set, and with it every socket of the process."""
+        with self._log.failuresHandled("a socket's end failed"):
+            owner.failed(reason)
 
     def soon(self, call: Callable[[], None]) -> None:
         """

@@ -152,3 +152,24 @@ class PollTests(SynchronousTestCase):
         self.assertEqual([WRITABLE], other.events)
         self.assertEqual(1, len(self.owner.failures))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_anOwnerWhoseEndFailsHarmsNobodyElse(self) -> None:
+        """Neither those who are told after it, nor those who want something done soon."""
+        done: list[str] = []
+
+        class Broken(Owner):
+            def failed(self, reason: Failure) -> None:
+                raise ValueError("failed")
+
+        self.owner = Broken(lambda: 1 // 0)
+        self.watch(WRITABLE)
+        other = Owner(lambda: self.poll.soon(lambda: done.append("soon")))
+        self.poll.watch(self.remote.fileno(), other, WRITABLE)
+        self.poll.doRead()
+        self.assertEqual(([WRITABLE], ["soon"]), (other.events, done))
+        self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.poll.soon(lambda: done.append("later"))
+        self.assertEqual(["soon"], done)
+        self.reactor.advance(0)
+        self.assertEqual(["soon", "later"], done)
