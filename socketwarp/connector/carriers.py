@@ -3,7 +3,9 @@ Which carrier takes us to a listener, when it may be QUIC or TLS: a state machin
 and does its work through two functions that connect.
 
 What worked last is tried first, QUIC before anything has. The other is tried beside it when there is no answer within
-`HEAD_START` seconds, and at once when it fails; the first session wins.
+`HEAD_START` seconds, and at once when it fails; the first session wins. What worked last and isn't answered is repeated
+every second while the other runs: a listener that is restarted refuses TLS at once, and where UDP is blocked QUIC would
+only wait.
 
 While TLS carries us, QUIC is tried again and again, with pauses that grow. When such a session holds, it is taken over
 to, as to a new certificate: the session by TLS finishes its streams. QUIC that gives sessions but loses them young and
@@ -108,8 +110,13 @@ class Carriers:
 
             return self._connects[carrier]().addErrback(note)
 
-        order: list[Carrier] = ["quic", "tls"] if self._first == "quic" else ["tls", "quic"]
-        race = Race(order, HEAD_START, self._clock, connect, self._describe, _decides)
+        first = self._first
+
+        def repeats(carrier: Carrier, error: BaseException) -> bool:
+            return carrier == first and not _isAnswer(error)
+
+        order: list[Carrier] = ["quic", "tls"] if first == "quic" else ["tls", "quic"]
+        race = Race(order, HEAD_START, self._clock, connect, self._describe, _decides, repeats)
         try:
             carrier, session = await race.run()
         except (SessionLost, OSError):

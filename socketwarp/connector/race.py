@@ -13,6 +13,9 @@ from ..interfaces import ISession
 from .refusals import explain
 
 W = TypeVar("W")
+#: Seconds after which a way that failed is gone again, if it is worth it: a listener that is restarted refuses TCP, and
+#: is back in a few; visitors wait for its connectors for 5 (SWL_PARK_SECONDS).
+REPEAT_SECONDS = 1.0
 
 
 def _never(way: object, error: BaseException) -> bool:
@@ -38,6 +41,7 @@ class Race(Generic[W]):
         connect: Callable[[W], Deferred[ISession]],
         name: Callable[[W], str],
         decides: Callable[[W, BaseException], bool] = _never,
+        repeats: Callable[[W, BaseException], bool] = _never,
     ) -> None:
         """
         :param ways: at least one, in the order in which they are begun.
@@ -46,6 +50,8 @@ class Race(Generic[W]):
         :param connect: goes one way; fails with `errors.SocketwarpError` or `OSError`.
         :param name: a way, for the log.
         :param decides: whether a failure on one way is everybody's.
+        :param repeats: whether a way that failed is gone again after `REPEAT_SECONDS`, beside those that still run, and
+            not once none does; true of one way at most.
         """
         self._ways = list(ways)
         self._stagger = stagger
@@ -53,8 +59,10 @@ class Race(Generic[W]):
         self._connect = connect
         self._name = name
         self._decides = decides
+        self._repeats = repeats
         self._running: list[Deferred[None]] = []
         self._call: IDelayedCall | None = None
+        self._repeat: IDelayedCall | None = None
         self._won: Deferred[tuple[W, ISession]] = Deferred(lambda _: self._giveUp())
 
     def run(self) -> Deferred[tuple[W, ISession]]:
@@ -67,6 +75,9 @@ class Race(Generic[W]):
         way = self._ways.pop(0)
         if self._ways:
             self._call = self._clock.callLater(self._stagger, self._next)
+        self._go(way)
+
+    def _go(self, way: W) -> None:
         connecting = maybeDeferred(self._connect, way)
         entry: Deferred[None] = connecting.addCallback(self._succeeded, way)
         self._running.append(entry)
@@ -77,7 +88,7 @@ class Race(Generic[W]):
             session.close(Code.NO_ERROR, "another way was faster")
             return
         won = self._won
-        self._stopTimer()
+        self._stopTimers()
         won.callback((way, session))
         self._giveUp()
 
@@ -89,19 +100,29 @@ class Race(Generic[W]):
         if not isinstance(error, SocketwarpError | OSError) or self._decides(way, error):
             self._won.errback(failure)
             self._giveUp()
-        elif self._ways:
+            return
+        if self._ways:
             self._log.info("{way}: {why}", way=self._name(way), why=explain(error))
-            self._stopTimer()
+            if self._call is not None:
+                self._call.cancel()
             self._next()
         elif not self._running:
+            self._stopTimers()
             self._won.errback(failure)
+        if self._running and not self._won.called and self._repeats(way, error):
+            self._repeat = self._clock.callLater(REPEAT_SECONDS, self._goAgain, way)
+
+    def _goAgain(self, way: W) -> None:
+        self._repeat = None
+        self._go(way)
 
     def _giveUp(self) -> None:
-        self._stopTimer()
+        self._stopTimers()
         for entry in tuple(self._running):
             entry.cancel()
 
-    def _stopTimer(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+    def _stopTimers(self) -> None:
+        for call in (self._call, self._repeat):
+            if call is not None:
+                call.cancel()
+        self._call = self._repeat = None

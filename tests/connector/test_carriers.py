@@ -20,6 +20,7 @@ from socketwarp.connector.carriers import (
     trialBackoff,
 )
 from socketwarp.connector.conversation import REHEARSAL_SECONDS, Conversation
+from socketwarp.connector.race import REPEAT_SECONDS
 from socketwarp.connector.remembered import Remembered
 from socketwarp.errors import Code, SessionLost, SessionRefused
 from socketwarp.interfaces import ISession
@@ -258,6 +259,54 @@ class PreferenceTests(CarriersCase):
             self.successResultOf(attempt)
             net.carriers()
             self.assertEqual((["tls", "quic", "quic"], ["quic"]), (net.begun, net.remembered.written))
+
+    def test_whatWorkedLastIsRepeatedBesideTheOther(self) -> None:
+        """A listener is restarted where UDP is blocked: QUIC isn't waited for in vain, however long that takes."""
+        refused = ConnectionRefusedError(111, "Connection refused")
+        net = Network("tls")
+        attempt = net.carriers()
+        net.fails("tls", refused)
+        for _ in range(4):
+            net.wait(REPEAT_SECONDS - 0.1)
+            self.assertIsNone(net.waiting("tls"))
+            net.wait(0.1)
+            net.fails("tls", refused)
+        net.wait(REPEAT_SECONDS)
+        session = net.gives("tls")
+        self.assertIs(session, self.successResultOf(attempt).session)
+        self.assertEqual((["tls", "quic", *["tls"] * 5], ["quic"]), (net.begun, net.cancelled))
+
+    def test_nothingIsRepeatedOnceTheOtherHasFailed(self) -> None:
+        """The attempt is over, with or without a repetition that has begun."""
+        for seconds, tried in ((REPEAT_SECONDS / 2, 2), (REPEAT_SECONDS, 3)):
+            net = Network("tls")
+            attempt = net.carriers()
+            net.fails("tls", ConnectionRefusedError(111, "Connection refused"))
+            net.wait(seconds)
+            net.fails("quic")
+            if net.waiting("tls"):
+                self.assertNoResult(attempt)
+                net.fails("tls")
+            self.failureResultOf(attempt, SessionLost)
+            self.assertEqual((tried, []), (len(net.tried), net.clock.getDelayedCalls()))
+
+    def test_anAnswerIsNotRepeated(self) -> None:
+        """Nor is what didn't work last."""
+        net = Network("tls")
+        net.carriers()
+        net.fails("tls", SessionLost("unknown CA", 0x130))
+        self.net.carriers()
+        self.net.wait(HEAD_START)
+        self.net.fails("tls", ConnectionRefusedError(111, "Connection refused"))
+        for each in (net, self.net):
+            self.assertEqual([], each.clock.getDelayedCalls())
+
+    def test_givingUpEndsTheRepetitions(self) -> None:
+        net = Network("tls")
+        attempt = net.carriers()
+        net.fails("tls", ConnectionRefusedError(111, "Connection refused"))
+        self.giveUp(attempt)
+        self.assertEqual([], net.clock.getDelayedCalls())
 
     def test_whatIsRememberedWronglyIsQuic(self) -> None:
         net = Network("pigeon")
