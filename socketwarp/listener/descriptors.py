@@ -5,38 +5,31 @@ A port that takes what it can't serve has to close it, and a visitor sees a clea
 the kernel's queue instead until descriptors are free again, and a reserve stays for the API, the verifier and the
 database. A new descriptor always gets the lowest free number (POSIX), so the number of the latest one says how many are
 in use without counting them. Who runs out of something else can have the ports wait, too.
+
+A visitor over TLS needs two: his own, and that of the lane that carries him. So those whom a lane is owed count twice,
+and the port where lanes come in never waits with the others: it uses the reserve.
 """
 
 import os
-import resource
 from collections.abc import Callable
 
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import PortUnavailable
+from ..tcp.limit import NO_LIMIT
 from ..tcp.poll import IPoll
 from ..tcp.port import Accept, IUsher, Port, Take, bind, serve
 from .events import Events
 
 #: Descriptors kept for everything that isn't a visitor, 512 clients of the API among it; a quarter where there are few.
 RESERVE = 768
+#: The part of the reserve that lanes don't get, either.
+KEPT_SHARE = 4
 #: Seconds between two looks whether descriptors are free again.
 LOOK_SECONDS = 0.25
-#: More descriptors than any kernel gives.
-NO_LIMIT = 2**31
-
-
-def raiseLimit() -> int:
-    """
-    Allow this process as many descriptors as it may allow itself.
-
-    :returns: how many it may have open; the shell's usual 1,024 would be too few for 1,000 visitors.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return NO_LIMIT if hard == resource.RLIM_INFINITY else hard
 
 
 def lowestFree(descriptor: int) -> int:
@@ -56,6 +49,7 @@ class Descriptors:
     Says when to stop accepting, and makes the ports that obey.
 
     :ivar limit: descriptors this process may have open.
+    :ivar owed: says how many visitors who are here wait for a lane.
     """
 
     _clock: IReactorTime
@@ -66,6 +60,7 @@ class Descriptors:
     _sockets: set[Port] = attrs.field(factory=set, init=False)
     _look: IDelayedCall | None = attrs.field(default=None, init=False)
     _isHeld: bool = attrs.field(default=False, init=False)
+    owed: Callable[[], int] = attrs.field(default=lambda: 0, init=False)
 
     @property
     def _isPaused(self) -> bool:
@@ -81,23 +76,29 @@ class Descriptors:
 
         :raises errors.PortUnavailable: when the address or port can't be had.
         """
-        return self.listenFor(serve(self._poll, accept), address, port)
-
-    def listenFor(self, take: Take, address: str, port: int) -> IListeningPort:
-        """
-        The same for who wants the sockets.
-
-        :raises errors.PortUnavailable: as there.
-        """
-        try:
-            listening = bind(address, port)
-        except OSError as error:
-            raise PortUnavailable(f"port {port} can't be opened on {address}: {error}") from error
-        socket = Port(self._poll, listening, take, self)
+        socket = self._bind(serve(self._poll, accept), address, port, self)
         self._sockets.add(socket)
         if self._isPaused:
             socket.pause()
         return socket
+
+    def listenFor(self, take: Take, address: str, port: int) -> IListeningPort:
+        """
+        Bind and listen for lanes; `take` gets their sockets.
+
+        :raises errors.PortUnavailable: as there.
+        """
+        kept = max(1, self._reserve // KEPT_SHARE)
+        usher = LaneUsher(self._clock, self.limit - kept, self._lowestFree)
+        usher.port = self._bind(take, address, port, usher)
+        return usher.port
+
+    def _bind(self, take: Take, address: str, port: int, usher: IUsher) -> Port:
+        try:
+            listening = bind(address, port)
+        except OSError as error:
+            raise PortUnavailable(f"port {port} can't be opened on {address}: {error}") from error
+        return Port(self._poll, listening, take, usher)
 
     def hold(self, reason: str) -> None:
         """Accept nobody until `release`, for want of something that isn't a descriptor."""
@@ -120,7 +121,7 @@ class Descriptors:
         """See `IUsher`; at 0, all sockets have paused."""
         free = self._free(descriptor)
         if free <= 0:
-            self._pause(f"{self.limit - self._reserve} file descriptors are in use")
+            self._pause(f"{self.limit - self._reserve} file descriptors are in use, or will be in a moment")
             return 0
         # Numbers further up may be in use, so that fewer are free than it seems: half the reserve covers that.
         return min(free, max(1, self._reserve // 2))
@@ -130,7 +131,10 @@ class Descriptors:
         self._pause(str(error))
 
     def _free(self, descriptor: int) -> int:
-        return self.limit - self._reserve - self._lowestFree(descriptor)
+        used = self._lowestFree(descriptor)
+        free = self.limit - self._reserve - used
+        # Whom a lane is owed has a descriptor: with more free than in use nobody need be asked who that is.
+        return free if free > used else free - self.owed()
 
     def _pause(self, reason: str) -> None:
         if self._look is not None:
@@ -157,3 +161,51 @@ class Descriptors:
         for socket in self._sockets:
             socket.startListening()
         self._events.emit("port.resumed")
+
+
+@implementer(IUsher)
+@attrs.define(eq=False)
+class LaneUsher:
+    """
+    Says how many lanes may come in, to a port of its own: visitors wait for them, so it pauses for nothing else.
+
+    :ivar port: to be set as soon as there is one.
+    """
+
+    _clock: IReactorTime
+    _limit: int
+    _lowestFree: Callable[[int], int]
+    port: Port = attrs.field(init=False)
+    _look: IDelayedCall | None = attrs.field(default=None, init=False)
+
+    _log = Logger()
+
+    def room(self, descriptor: int) -> int:
+        """See `IUsher`; at 0, the port has paused."""
+        free = self._limit - self._lowestFree(descriptor)
+        if free <= 0:
+            self._pause(f"{self._limit} file descriptors are in use")
+        return max(0, free)
+
+    def exhausted(self, error: OSError) -> None:
+        """See `IUsher`."""
+        self._pause(str(error))
+
+    def closed(self, port: Port) -> None:
+        """See `IUsher`."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _pause(self, reason: str) -> None:
+        if self._look is None:
+            self._log.warn("no connections of connectors over TLS are accepted for now: {reason}", reason=reason)
+            self.port.pause()
+            self._look = self._clock.callLater(LOOK_SECONDS, self._lookAgain)
+
+    def _lookAgain(self) -> None:
+        if self._lowestFree(self.port.fileno()) >= self._limit:
+            self._look = self._clock.callLater(LOOK_SECONDS, self._lookAgain)
+            return
+        self._look = None
+        self.port.startListening()

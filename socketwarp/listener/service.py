@@ -31,6 +31,7 @@ from ..memory import MemoryBudget
 from ..quic.endpoint import QuicServer, TransportSettings
 from ..rules.policy import Policy, loadPolicy
 from ..settings import ListenerSettings
+from ..tcp.limit import raiseLimit
 from ..tcp.poll import Poll
 from ..tls.server import TlsServer
 from ..tls.session import TlsSettings
@@ -38,7 +39,7 @@ from ..wire.dialect import DIALECTS
 from .api import ApiServer, makeApi
 from .audit import AuditLog
 from .connectors import Connectors, Terms
-from .descriptors import Descriptors, raiseLimit
+from .descriptors import Descriptors
 from .entries import Lobby
 from .events import Events, showAddress
 from .ports import Ports
@@ -92,6 +93,7 @@ def makeListener(
     if settings.tlsPort != "off":
         ends = admit, connectors.turnedAway
         tls = TlsServer(poll, reactor, descriptors.listenFor, credentials.current, _tlsSettings(settings), *ends)
+        descriptors.owed = partial(getattr, tls, "waiting")
     memory = _memoryBudget(settings, reactor, descriptors)
     limits = Limits(parkSeconds=settings.parkSeconds)
     lobby = Lobby(reactor, descriptors.listen, connectors, store, events, limits)

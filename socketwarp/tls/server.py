@@ -103,6 +103,11 @@ class TlsServer:
         assert isinstance(host, IPv4Address | IPv6Address)
         return host.host, host.port
 
+    @property
+    def waiting(self) -> int:
+        """Visitors who wait for a lane, over all sessions."""
+        return sum(session.waiting for session in self._open)
+
     def take(self, connection: socket.socket, address: Address) -> None:
         """Take a connection that was accepted; it is non-blocking."""
         source = _sourceOf(address)

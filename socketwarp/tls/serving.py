@@ -68,6 +68,11 @@ class ServingSession(Session):
         """See `ISession`."""
         return self.secret.hex()
 
+    @property
+    def waiting(self) -> int:
+        """Callers of `openStream` who wait for a lane."""
+        return len(self._waiting)
+
     def admitted(self, ticket: str | None) -> None:
         """See `ISession`: connectors hear that."""
 

@@ -1,7 +1,6 @@
 """Accepting pauses before the file descriptors run out."""
 
 import os
-import resource
 import socket
 
 from twisted.internet.task import Clock
@@ -10,8 +9,9 @@ from zope.interface.verify import verifyObject
 
 from socketwarp.errors import PortUnavailable
 from socketwarp.interfaces import Address
-from socketwarp.listener.descriptors import LOOK_SECONDS, NO_LIMIT, Descriptors, lowestFree, raiseLimit
+from socketwarp.listener.descriptors import LOOK_SECONDS, Descriptors, LaneUsher, lowestFree
 from socketwarp.listener.events import Events
+from socketwarp.tcp.limit import NO_LIMIT
 from socketwarp.tcp.port import IUsher, Port
 from tests.tcp.fakes import Recorder, makePoll
 
@@ -161,6 +161,107 @@ class DescriptorsTests(SynchronousTestCase):
         self.assertFalse(self.isWatched(self.port))
         self.assertIn("no memory", str(self.events.since(0)[-1].fields["reason"]))
 
+    def test_visitorsWhomALaneIsOwedCountTwice(self) -> None:
+        """Once in the kernel, and once more until they have their lane."""
+        owed = 30
+        self.descriptors.owed = lambda: owed
+        self.free = 43
+        self.visit(4)
+        for _ in range(3):
+            self.poll.doRead()
+        self.assertEqual(2, len(self.accepted))
+        self.clock.advance(LOOK_SECONDS)
+        self.poll.doRead()
+        self.assertEqual(2, len(self.accepted))
+        owed = 0
+        self.clock.advance(LOOK_SECONDS)
+        self.poll.doRead()
+        self.assertEqual(4, len(self.accepted))
+
+    def test_whoIsOwedALaneIsNotAskedWhileThereAreEnough(self) -> None:
+        """It takes the longer, the more sessions there are."""
+        self.descriptors.owed = lambda: self.fail("asked")
+        self.visit(3)
+        self.poll.doRead()
+        self.assertEqual(3, len(self.accepted))
+
+
+class LaneTests(SynchronousTestCase):
+    """The port of connectors, beside an entry port: 100 descriptors, 25 in reserve, and 6 of those not for lanes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.poll, _ = makePoll()
+        self.free = 10
+        self.descriptors = Descriptors(
+            self.clock, self.poll, Events(self.clock.seconds), 100, lambda descriptor: self.free
+        )
+        self.entry = self.descriptors.listen(lambda address: Recorder(), "127.0.0.1", 0)
+        self.addCleanup(self.entry.stopListening)
+        self.lanes: list[socket.socket] = []
+        port = self.descriptors.listenFor(self.take, "127.0.0.1", 0)
+        assert isinstance(port, Port)
+        self.port = port
+        self.addCleanup(port.stopListening)
+
+    def take(self, connection: socket.socket, address: Address) -> None:
+        self.addCleanup(connection.close)
+        self.lanes.append(connection)
+        self.free += 1
+
+    def arrive(self, count: int) -> None:
+        """Lanes; then whatever is accepted is."""
+        for _ in range(count):
+            self.addCleanup(socket.create_connection(("127.0.0.1", self.port.getHost().port)).close)
+        for _ in range(5):
+            self.poll.doRead()
+
+    def test_itIsAnUsher(self) -> None:
+        verifyObject(IUsher, LaneUsher(self.clock, 100, lowestFree))
+
+    def test_lanesComeInWhileVisitorsWaitOutside(self) -> None:
+        """For want of memory, of descriptors, or of both."""
+        self.descriptors.hold("memory")
+        self.arrive(1)
+        self.descriptors.exhausted(OSError(24, "too many"))
+        self.arrive(1)
+        self.descriptors.release()
+        self.arrive(1)
+        self.assertEqual(3, len(self.lanes))
+
+    def test_lanesUseTheReserveButForALittle(self) -> None:
+        """The API wants some, too. They come in again when there are more."""
+        self.free = 92
+        self.arrive(4)
+        self.assertEqual(2, len(self.lanes))
+        self.assertFalse(self.poll._epoll.poll(0))
+        self.clock.pump([LOOK_SECONDS] * 3)
+        self.arrive(0)
+        self.assertEqual(2, len(self.lanes))
+        self.free = 10
+        self.clock.advance(LOOK_SECONDS)
+        self.arrive(0)
+        self.assertEqual((4, []), (len(self.lanes), self.clock.getDelayedCalls()))
+
+    def test_withNoneLeftAtAllThePortWaits(self) -> None:
+        """The entry ports don't wait with it: they hear of it themselves."""
+        usher = self.port._usher
+        usher.exhausted(OSError(24, "too many"))
+        usher.exhausted(OSError(24, "too many"))
+        self.assertEqual(1, len(self.clock.getDelayedCalls()))
+        self.arrive(1)
+        self.assertEqual([], self.lanes)
+        self.assertFalse(self.descriptors._isPaused)
+        self.clock.advance(LOOK_SECONDS)
+        self.arrive(0)
+        self.assertEqual(1, len(self.lanes))
+
+    def test_aClosedPortLooksNoMore(self) -> None:
+        self.free = 94
+        self.arrive(1)
+        self.port.stopListening()
+        self.assertEqual([], self.clock.getDelayedCalls())
+
 
 class ProcessTests(SynchronousTestCase):
     """What the process is asked."""
@@ -174,10 +275,3 @@ class ProcessTests(SynchronousTestCase):
 
     def test_withNoneLeftItIsPastEveryLimit(self) -> None:
         self.assertEqual(NO_LIMIT, lowestFree(-1))
-
-    def test_theProcessGetsAllItMayHave(self) -> None:
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(200, limits[1]), limits[1]))
-        self.assertEqual(limits[1], raiseLimit())
-        self.assertEqual((limits[1], limits[1]), resource.getrlimit(resource.RLIMIT_NOFILE))

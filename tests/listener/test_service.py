@@ -35,6 +35,7 @@ from socketwarp.settings import ListenerSettings, parsePortRanges
 from tests.certs import Authority, pem, writeFile
 from tests.fakes import sessionPair
 from tests.listener.rig import Rig
+from tests.tls.rig import Rig as TlsRig
 
 
 class FakeQuic:
@@ -298,6 +299,21 @@ class MakeListenerTests(SynchronousTestCase):
         paused, resumed = (event for event in events.since(0) if event.name.startswith("port."))
         self.assertEqual(("port.paused", "port.resumed"), (paused.name, resumed.name))
         self.assertEqual("20000000 bytes of memory are used up (SWL_MEMORY_BUDGET)", paused.fields["reason"])
+
+    def test_visitorsWhoWaitForALaneAreOwedADescriptor(self) -> None:
+        """Over all sessions, until they have it."""
+        service = makeListener(self.settings, MemoryReactorClock())
+        assert isinstance(service, ListenerService) and service._tls is not None
+        tls = TlsRig()
+        self.addCleanup(tls.release)
+        service._tls._open = tls.server._open
+        owed = service._tls._listen.__self__.owed  # type: ignore[attr-defined]  # a method of Descriptors
+        opened = [session.openStream() for session in (tls.pair()[0], tls.pair()[0]) for _ in range(20)]
+        free = sum(stream.called for stream in opened)
+        self.assertEqual((40 - free, 40 - free), (tls.server.waiting, owed()))
+        self.assertGreater(owed(), 0)
+        tls.run()
+        self.assertEqual(0, owed())
 
     def test_bothDialectsAreOffered(self) -> None:
         self.assertEqual(["socketwarp/1", "hq-29"], self.make()._quic._protocols)
