@@ -22,6 +22,7 @@ from ..rules.targets import loadTargets
 from ..settings import ConnectorSettings, ListenerName
 from ..tcp.connect import dialThrough
 from ..tcp.dial import dial, dialSocket
+from ..tcp.limit import raiseLimit
 from ..tcp.poll import Poll
 from ..tls import client as tls
 from ..tls.session import TlsSettings
@@ -44,6 +45,8 @@ PROTOCOLS = list(DIALECTS)
 #: Seconds that a listener has to end a session of which we went away, once its streams are over: a round trip, and what
 #: was on its way when it heard.
 FAREWELL_SECONDS = 1.0
+#: Descriptors kept for everything that is neither a lane nor a target: files, the reactor's own, sessions being made.
+RESERVE = 64
 
 
 def makeConnector(
@@ -61,7 +64,7 @@ def makeConnector(
         connector.renew()
 
     watch = FileWatch(reactor, (*paths, *settings.crlPaths), load, renew, settings.pollSeconds)
-    connector = ConnectorService(settings, reactor, watch, _watchRules(settings, reactor))
+    connector = ConnectorService(settings, reactor, watch, _watchRules(settings, reactor), raiseLimit())
     return connector
 
 
@@ -87,12 +90,16 @@ class ConnectorService(MultiService):
         reactor: Any,  # Any: as above
         credentials: FileWatch[Credentials],
         rules: FileWatch[Policy],
+        descriptorLimit: int,
     ) -> None:
+        """:param descriptorLimit: how many the process may have open."""
         super().__init__()
         self._settings = settings
         self._reactor = reactor
         self._credentials = credentials
         self._rules = rules
+        # A visitor over TLS takes two: the lane's, and the target's.
+        self._laneLimit = max(1, min(settings.streamLimit, (descriptorLimit - RESERVE) // 2))
         self._instance = urandom(8).hex()
         self._poll = Poll(reactor)
         self._links: list[Link] = []
@@ -271,6 +278,6 @@ class ConnectorService(MultiService):
             idleTimeout=settings.idleTimeout,
             keepAlive=settings.keepAlive,
             handshakeTimeout=settings.handshakeTimeout,
-            streamLimit=settings.streamLimit,
+            streamLimit=self._laneLimit,
         )
         return tls.connect(self._poll, clock, dialOne, listener.host, self._credentials.current, transport)

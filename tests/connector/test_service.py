@@ -134,6 +134,14 @@ class ConnectorTests(SynchronousTestCase):
         settle(self.reactor)
         return stream, target
 
+    def test_lanesLeaveDescriptorsForTheTargets(self) -> None:
+        """As many as the process may have, which it sees to, and fewer than the setting says if need be."""
+        for limit, lanes in ((100_000, 40), (104, 20), (10, 1)):
+            self.patch(service, "raiseLimit", lambda limit=limit: limit)
+            self.changes["carrier"] = "tls"
+            self.addCleanup(self.start().stopService)
+            self.assertEqual(lanes, self.tlsCalls[-1][2].streamLimit)
+
     def test_visitorsReachTheirTargets(self) -> None:
         """And stopping ends session and connections before its Deferred fires, when it has waited long enough."""
         connector = self.start()
