@@ -40,7 +40,7 @@ def connectors(api: Api, uid: str | None, disconnect: bool, deny: float | None, 
     if uid is not None:
         showTable((), _details(understood(answer, Connector)))
         return
-    columns = ("UID", "PORTS", "ADDRESS", "SINCE", "RTT", "VISITORS", "IN", "OUT")
+    columns = ("UID", "PORTS", "ADDRESS", "CARRIER", "SINCE", "RTT", "VISITORS", "IN", "OUT")
     showTable(columns, _rows(understood(answer, list[Connector])))
 
 
@@ -54,6 +54,7 @@ def _rows(found: list[Connector]) -> list[tuple[object, ...]]:
             connector.uid,
             " ".join(map(str, connector.ports)),
             each.address,
+            each.carrier,
             showTime(each.since),
             showSeconds(each.rtt),
             each.connections,
@@ -71,7 +72,7 @@ def _details(connector: Connector) -> list[tuple[object, ...]]:
         rows += [
             ("session", f"{each.session}, leaving" if each.leaving else each.session),
             ("  address", each.address),
-            ("  protocol", f"{each.protocol}, {each.carrier}"),
+            ("  protocol", f"{each.protocol} over {each.carrier}"),
             ("  since", showTime(each.since)),
             ("  certificate until", showTime(each.not_after)),
             ("  round trip", showSeconds(each.rtt)),

@@ -1,6 +1,7 @@
 """``socketwarp status``: the listener at a glance."""
 
 from collections import Counter
+from typing import Any
 
 import click
 
@@ -23,6 +24,7 @@ def status(context: click.Context, api: Api, asJson: bool) -> None:
     """
     ready = understood(api.call("GET", "/ready"), Ready)
     ports = understood(api.call("GET", "/v1/ports"), list[Port])
+    here = _connectors(api)
     visitors = understood(api.call("GET", "/v1/connections?limit=1"), Connections)
     found = {
         "url": api.url,
@@ -30,33 +32,39 @@ def status(context: click.Context, api: Api, asJson: bool) -> None:
         "ready": ready.ready,
         "reasons": ready.reasons,
         "ports": dict(Counter(each.state for each in ports)),
-        "connectors": _connectors(api),
+        "connectors": None if here is None else [each.uid for each in here],
+        "sessions": None if here is None else dict(Counter(one.carrier for each in here for one in each.sessions)),
         "connections": visitors.total,
     }
     if asJson:
         showJson(found)
     else:
-        states = ", ".join(f"{count} {state}" for state, count in found["ports"].items()) or "none"
-        showTable((), _rows(found | {"ports": states}))
+        showTable((), _rows(found))
     context.exit(0 if ready.ready else EX_UNAVAILABLE)
 
 
-def _connectors(api: Api) -> list[str] | None:
-    """Their uids; `None`: the caller has nothing to do with connectors."""
+def _connectors(api: Api) -> list[Connector] | None:
+    """Who is here; `None`: the caller has nothing to do with connectors."""
     try:
-        return [each.uid for each in understood(api.call("GET", "/v1/connectors"), list[Connector])]
+        return understood(api.call("GET", "/v1/connectors"), list[Connector])
     except Failed as error:
         if error.code != AccessDenied.code:
             raise
         return None
 
 
-def _rows(found: dict[str, object]) -> list[tuple[object, ...]]:
-    shown = {name: value for name, value in found.items() if name not in ("ready", "reasons", "connectors")}
-    reasons, uids = found["reasons"], found["connectors"]
-    assert isinstance(reasons, list)
-    rows: list[tuple[object, ...]] = [("ready", "yes" if found["ready"] else "no")]
-    rows += [("", reason) for reason in reasons]
-    if isinstance(uids, list):
+def _rows(found: dict[str, Any]) -> list[tuple[object, ...]]:  # Any: each has a type of its own
+    uids, sessions = found["connectors"], found["sessions"]
+    rows: list[tuple[object, ...]] = [
+        ("listener", f"{found['url']}, version {found['version']}"),
+        ("ready", "yes" if found["ready"] else "no"),
+        *(("", reason) for reason in found["reasons"]),
+    ]
+    if uids is not None:
         rows.append(("connectors", ", ".join(uids) or "none"))
-    return [("listener", f"{shown.pop('url')}, version {shown.pop('version')}"), *rows, *shown.items()]
+        rows.append(("sessions", _counted(sessions, "over ")))
+    return [*rows, ("ports", _counted(found["ports"])), ("connections", found["connections"])]
+
+
+def _counted(counts: dict[str, int], prefix: str = "") -> str:
+    return ", ".join(f"{count} {prefix}{kind}" for kind, count in counts.items()) or "none"

@@ -26,7 +26,10 @@ REMEMBERED = 1000
 
 #: Every event: its level in the log and the sentence made of its fields.
 EVENTS: Mapping[str, tuple[LogLevel, str]] = {
-    "connector.connected": (LogLevel.info, "connector {uid} connected from {address} ({session}, {protocol})"),
+    "connector.connected": (
+        LogLevel.info,
+        "connector {uid} connected from {address} ({session}, {protocol} over {carrier})",
+    ),
     "connector.refused": (LogLevel.warn, "connector at {address} refused: {reason} ({session})"),
     "connector.superseded": (
         LogLevel.warn,

@@ -4,9 +4,11 @@ from .rig import CliCase
 class Connectors(CliCase):
     def test_they_are_listed_and_shown(self) -> None:
         self.open()
-        self.assertRegex(self.run_("connectors").stdout, r"(?m)^uid-1 +18080 +\S+:\d+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ")
+        self.assertRegex(
+            self.run_("connectors").stdout, r"(?m)^uid-1 +18080 +\S+:\d+ +quic +\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
+        )
         shown = self.run_("connectors", "uid-1").stdout
-        for part in ("uid ", "18080", "certificate until", "hq-29, "):
+        for part in ("uid ", "18080", "certificate until", "hq-29 over quic"):
             self.assertIn(part, shown)
 
     def test_json_is_what_the_api_answers(self) -> None:

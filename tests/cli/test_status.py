@@ -11,12 +11,12 @@ class Status(CliCase):
         self.open()
         self.run_("open", "18081", "uid-2", "10.0.0.5:80")
         shown = self.run_("status").stdout
-        for part in ("http://127.0.0.1:8080, version ", "yes", "1 open, 1 parked", "uid-1"):
+        for part in ("http://127.0.0.1:8080, version ", "yes", "1 open, 1 parked", "uid-1", "1 over quic"):
             self.assertIn(part, shown)
 
     def test_nothing_is_there_yet(self) -> None:
         self.run_("connectors", "uid-1", "--disconnect")
-        self.assertRegex(self.run_("status").stdout, "connectors +none\nports +none\nconnections +0\n")
+        self.assertRegex(self.run_("status").stdout, "connectors +none\nsessions +none\nports +none\nconnections +0\n")
 
     def test_a_listener_that_is_not_ready_is_unavailable(self) -> None:
         self.plan("ready", {"ready": False, "reasons": ["port 18080 is unbound: taken"]}, 503)
@@ -26,7 +26,14 @@ class Status(CliCase):
         self.open()
         found = self.json("status")
         self.assertEqual(
-            {"ready": True, "reasons": [], "ports": {"open": 1}, "connectors": ["uid-1"], "connections": 0},
+            {
+                "ready": True,
+                "reasons": [],
+                "ports": {"open": 1},
+                "connectors": ["uid-1"],
+                "sessions": {"quic": 1},
+                "connections": 0,
+            },
             {key: value for key, value in found.items() if key not in ("url", "version")},
         )
 
@@ -37,6 +44,8 @@ class Status(CliCase):
         with open(path, "w") as file:
             file.write("x")
         self.assertIsNone(self.json("--token-file", path, "status")["connectors"])
-        self.assertNotIn("connectors", self.run_("status", "--token-file", path).stdout)
+        shown = self.run_("status", "--token-file", path).stdout
+        for part in ("connectors", "sessions"):
+            self.assertNotIn(part, shown)
         self.planProblem(500, "internal", "broken")
         self.assertIn("broken", self.run_("status", status=1).stderr)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import (
@@ -34,6 +35,12 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(["uid-1"], [connector.identity.uid for connector in self.rig.connectors])
         (told,) = self.rig.told("connector.connected")
         self.assertEqual(("uid-1", "session-1", "192.0.2.1:40000"), (told["uid"], told["session"], told["address"]))
+
+    def test_theLogSaysWhatCarriesASession(self) -> None:
+        with capturedLogs() as logs:
+            self.rig.connected("uid-1")
+        text = "connector uid-1 connected from 192.0.2.1:40000 (session-1, hq-29 over quic)"
+        self.assertIn(text, [formatEvent(each) for each in logs])
 
     def test_theVerifierIsAskedForTheCertificateThatAuthenticatedTheSession(self) -> None:
         session = self.rig.session(leaf="somebody")
