@@ -8,6 +8,7 @@ method call, not a reactor's bookkeeping: 3 µs less, as measured.
 
 import select
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -76,7 +77,8 @@ class Poll:
     def forget(self, fd: int) -> None:
         """See `IPoll`."""
         del self._owners[fd]
-        self._epoll.unregister(fd)
+        with suppress(FileNotFoundError):  # the kernel has forgotten it already: another socket got its number
+            self._epoll.unregister(fd)
         if not self._owners:
             self._reactor.removeReader(self)
 

@@ -6,6 +6,7 @@ for nothing. A client checks in the middle of the handshake, so that a stranger'
 checks right after it: then the client hears the reason, which a TLS alert has no room for.
 """
 
+import os
 import socket
 from typing import cast
 
@@ -23,9 +24,10 @@ ALPN = b"socketwarp/1"
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 #: TLS alerts are session errors from here on, as in QUIC (RFC 9001 §4.8).
 CRYPTO_ERROR = 0x100
-#: Handshake messages that a peer may send once the handshake is over: tickets, and updates of its keys, of which an
-#: honest one needs one in 2**24.5 records (RFC 8446 §5.5). OpenSSL takes them as long as they come, within one call.
-MAX_LATE_MESSAGES = 64
+#: So often OpenSSL may have dealt with messages of a handshake on one connection: some ten times in the handshake
+#: itself, then for each ticket, and each update of the peer's keys, of which an honest one needs one in 2**24.5 records
+#: (RFC 8446 §5.5). OpenSSL takes these for as long as they come, within one call.
+MAX_HANDSHAKE_CALLS = 256
 #: TLS alerts, RFC 8446 §6.2.
 BAD_CERTIFICATE = 42
 NO_APPLICATION_PROTOCOL = 120
@@ -38,10 +40,10 @@ class Conduct:
     """
     What a connection's peer does in TLS itself; it is the connection's application data.
 
-    :ivar late: handshake messages since the handshake was over.
+    :ivar calls: how often messages of a handshake were dealt with.
     """
 
-    late: int = attrs.field(default=0, init=False)
+    calls: int = attrs.field(default=0, init=False)
 
 
 @attrs.define(eq=False)
@@ -78,12 +80,23 @@ def _letPass(connection: SSL.Connection, certificate: object, code: int, depth: 
 
 
 def _watch(connection: SSL.Connection, where: int, result: int) -> None:
-    """Called when a message of a handshake begins, and at its other steps."""
+    """Called at each step of a handshake, and when OpenSSL has done with messages of one for now."""
     conduct = cast(Conduct | None, connection.get_app_data())
-    if where & SSL.SSL_CB_HANDSHAKE_START and conduct is not None:
-        conduct.late += 1
-        if conduct.late > MAX_LATE_MESSAGES:
-            connection.sock_shutdown(socket.SHUT_RDWR)
+    if where & SSL.SSL_CB_EXIT and conduct is not None:
+        conduct.calls += 1
+        if conduct.calls > MAX_HANDSHAKE_CALLS:
+            _pull(connection.fileno())
+
+
+def _pull(descriptor: int) -> None:
+    """
+    End a socket in the middle of a read: nothing but the kernel's view of it can make OpenSSL stop. A socket that was
+    shut down would still give what it has, and take more; one that isn't there any more is at its end.
+    """
+    gone, other = socket.socketpair()
+    other.close()
+    os.dup2(gone.fileno(), descriptor, inheritable=False)
+    gone.close()
 
 
 def _choose(connection: SSL.Connection, offered: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:

@@ -165,7 +165,7 @@ class TlsTransport:
             self._watch()
             self.owner.secured()
             self.flush()
-            if self._socket is not None and not self._isPaused:
+            if self._socket is not None and not self._isPaused and not self._isFinishing:
                 self._read()  # the first frame came with the end of the handshake
 
     def _read(self) -> None:

@@ -10,9 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, LimitReached, SessionLost
 from socketwarp.interfaces import Address, ISession, IStream
+from socketwarp.tcp.poll import READABLE
 from socketwarp.tls import calling, contexts, server, serving
 from socketwarp.tls.client import _indication, connect
-from socketwarp.tls.contexts import ALPN, MAX_LATE_MESSAGES, _watch
+from socketwarp.tls.contexts import ALPN, MAX_HANDSHAKE_CALLS, _watch
 from socketwarp.tls.frames import Kind, formatAttach, formatFrame
 from socketwarp.tls.lane import DRAIN_SECONDS
 from socketwarp.tls.server import MAX_FROM_SOURCE, _sourceOf
@@ -160,11 +161,12 @@ class StrangerTests(ServerCase):
         session, client = self.rig.pair()
         assert isinstance(session, ServingSession)
         connection = session.control.transport.connection
-        while connection.get_app_data().late < MAX_LATE_MESSAGES:
-            _watch(connection, SSL.SSL_CB_HANDSHAKE_START, 1)
+        while connection.get_app_data().calls < MAX_HANDSHAKE_CALLS:
+            _watch(connection, SSL.SSL_CB_EXIT, 1)
         self.rig.run()
         self.assertTrue(session.isOpen)
-        _watch(connection, SSL.SSL_CB_HANDSHAKE_START, 1)
+        _watch(connection, SSL.SSL_CB_EXIT, 1)  # in the middle of a read
+        session.control.transport.ready(READABLE)
         self.rig.run()
         self.assertFalse(session.isOpen)
         self.assertFalse(client.isOpen)
