@@ -128,6 +128,8 @@ class SendBuffer:
                 segment = Segment(segment.offset, segment.data[:size], False)
             segments.append(segment)
         room = min(credit, self.limit - self.sent, self.unsentBytes)
+        if room > size and (whole := min(room - 1, len(self._unsent[0])) // size) > 1:
+            room -= self._cutWhole(size, min(whole, count - len(segments)), segments)
         while room > 0 and len(segments) < count:
             data = self._take(min(size, room))
             room -= len(data)
@@ -140,6 +142,18 @@ class SendBuffer:
             self._finDue = False
             segments.append(Segment(self.sent, b"", True))
         return segments
+
+    def _cutWhole(self, size: int, count: int, segments: list[Segment]) -> int:
+        """Cut `count` segments of `size` bytes that lie in the first piece, and aren't all there is; their bytes."""
+        head, sent, total = self._unsent[0], self.sent, size * count
+        segments += [Segment(sent + at, head[at : at + size], False) for at in range(0, total, size)]
+        self._unsent[0] = head[total:]
+        if total == len(head):
+            self._unsent.popleft()
+        self.sent += total
+        self.unacknowledged += total
+        self.unsentBytes -= total
+        return total
 
     def _take(self, size: int) -> Piece:
         """Remove exactly `size` unsent bytes; a view when they lie in one piece, joined otherwise."""

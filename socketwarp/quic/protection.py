@@ -7,6 +7,7 @@ all the samples joined. ChaCha20 masks can't be had that way, so that cipher sui
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -22,6 +23,14 @@ SAMPLE_SIZE = 16
 NUMBER_SIZE = 2
 
 _NUMBER = struct.Struct("!H")
+
+
+@cache
+def _headerOf(idSize: int) -> struct.Struct:
+    """A short header: its first byte, a connection id of so many bytes, a packet number."""
+    return struct.Struct(f"!B{idSize}sH")
+
+
 _SEAL_MASKS = struct.Struct("!BH13x")
 _OPEN_MASKS = struct.Struct("!BI11x")
 
@@ -54,10 +63,10 @@ class Keys:
             for each, payload in enumerate(payloads, number)
         ]
         masks = self._mask(b"".join([each[2:18] for each in sealed]))
+        header = _headerOf(len(destination)).pack
         pieces: list[Piece] = []
         for payload, (firstMask, numberMask) in zip(sealed, _SEAL_MASKS.iter_unpack(masks), strict=True):
-            pieces.append(bytes((first ^ (firstMask & 0x1F),)) + destination + pack(number & 0xFFFF ^ numberMask))
-            pieces.append(payload)
+            pieces += (header(first ^ (firstMask & 0x1F), destination, number & 0xFFFF ^ numberMask), payload)
             number += 1
         return pieces
 
@@ -75,22 +84,28 @@ class Keys:
         sample = offset + 4
         masks = self._mask(b"".join([each[sample : sample + SAMPLE_SIZE] for each in datagrams]))
         decrypt, iv, phase = self._aead.decrypt, self._iv, self.phase << 2
+        prefixOf, prefix = -1, b""
         for datagram, (firstMask, mask) in zip(datagrams, _OPEN_MASKS.iter_unpack(masks), strict=True):
             first = datagram[0] ^ (firstMask & 0x1F)
             size = (first & 0x03) + 1
             bits = 8 * size
-            truncated = int.from_bytes(datagram[offset : offset + size]) ^ (mask >> 32 - bits)
-            number = decodeNumber(truncated, bits, expected)
+            start = offset + size
+            truncated = int.from_bytes(datagram[offset:start]) ^ (mask >> 32 - bits)
+            number = expected  # as it is nearly always
+            if expected & ((1 << bits) - 1) != truncated:
+                number = decodeNumber(truncated, bits, expected)
             if first & 0x1C != phase:
                 yield first, number, None
                 continue
-            header = bytes((first,)) + destination + truncated.to_bytes(size)
+            if first != prefixOf:
+                prefixOf, prefix = first, bytes((first,)) + destination
             try:
-                plain = decrypt((iv ^ number).to_bytes(12), datagram[offset + size :], header)
+                plain = decrypt((iv ^ number).to_bytes(12), datagram[start:], prefix + truncated.to_bytes(size))
             except InvalidTag:
                 yield first, number, None
                 continue
-            expected = max(expected, number + 1)
+            if number >= expected:
+                expected = number + 1
             yield first, number, plain
 
 

@@ -66,7 +66,8 @@ def transmissionsOf(pieces: list[Piece], sizes: Sequence[int], address: Any) -> 
     UDP_SEGMENT can take: all of one size, but for a shorter last one.
     """
     start = 0
-    for index in range(1, len(sizes)):
+    # Most often they are one run, and that is seen at once.
+    for index in range(1, len(sizes) if sizes.count(sizes[0]) < len(sizes) - (sizes[-1] < sizes[0]) else 1):
         if sizes[index - 1] < sizes[start] or sizes[index] > sizes[start]:
             yield Transmission(pieces[2 * start : 2 * index], sizes[start], address)
             start = index
