@@ -4,6 +4,7 @@ import random
 import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from signal import SIGKILL
 from threading import Thread
 
 from .processes import PATIENCE, Address, Process, TunnelCase, freePort, readToEnd, receive
@@ -117,6 +118,20 @@ class AutoTests(CarriersCase):
         self.startConnector()
         self.connected("tls")
         self.assertEqual(seen, self.firewall.seen)
+        self.assertEnds(self.connector, self.listener)
+
+    def test_aVisitorOutlastsARestartOfTheListenerWhereUdpIsBlocked(self) -> None:
+        """Visitors wait for 5 seconds, and a QUIC handshake takes 10 to fail."""
+        self.startConnector()
+        self.connector.waitFor("connected to", "over tls")
+        port = self.entrance(self.target)
+        self.assertEcho(self.target, port)
+        seen = self.firewall.seen
+        self.listener.end(SIGKILL)
+        self.connector.waitFor("by tls: ", "Connection refused")
+        self.startListener()
+        self.assertEcho(self.target, port)
+        self.assertGreater(self.firewall.seen, seen)
         self.assertEnds(self.connector, self.listener)
 
     def test_quicThatComesBackIsChangedOverToAndNoByteIsLost(self) -> None:
