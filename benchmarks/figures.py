@@ -104,12 +104,12 @@ _LINK = 0.93 * 100e6 / 8
 def _overTls(network: str) -> Iterator[Goal]:
     """Those of the TLS carrier."""
     tunnel = "socketwarp-tls"
-    for way in ("in", "out"):
-        yield Goal(network, f"stream.{way}", "higher", 1.2, _SSH, tunnel)
-        yield Goal(network, f"streams.{way}", "higher", 1.5, _SSH, tunnel)
-        yield Goal(network, f"idle.{way}", "higher", 0.9, (tunnel, f"stream.{way}"), tunnel)
+    yield from (Goal(network, f"stream.{way}", "higher", 1.2, _SSH, tunnel) for way in ("in", "out"))
+    yield from (Goal(network, f"streams.{way}", "higher", 1.5, _SSH, tunnel) for way in ("in", "out"))
     yield Goal(network, "connections", "higher", 1.0, _SSH, tunnel)
     yield Goal(network, "rtt.p50", "lower", 1.5, _SSH, tunnel)
+    for way in ("in", "out"):
+        yield Goal(network, f"idle.{way}", "higher", 0.9, (tunnel, f"stream.{way}"), tunnel)
     yield Goal(network, "idle.memory", "lower", 60e3, tunnel=tunnel)
 
 

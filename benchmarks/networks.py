@@ -14,6 +14,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -21,10 +22,14 @@ import attrs
 from benchmarks.processes import Failed, Process, run
 from benchmarks.relay import DELAY, LONGEST, MTU, SEED
 
+MEBIBYTE = 1024 * 1024
 ROOT = Path(__file__).parent.parent
 #: Documentation addresses (RFC 5737): these networks are seen by nobody else.
-PUBLIC, CLOSED, PREFIX = "192.0.2.1", "192.0.2.2", 30
+PUBLIC, CLOSED, PREFIX, NETWORK = "192.0.2.1", "192.0.2.2", 30, "192.0.2.0/30"
 LOOPBACK = "127.0.0.1"
+#: Congestion control of TCP: Linux's default, which needn't be this host's, and another one that it has.
+CUBIC, BBR = "cubic", "bbr"
+_AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 _CLONE_NEWNET = 0x40000000  # sched.h
 TUN = "/dev/net/tun"
 #: linux/if_tun.h: a device of IP packets without a header before them, and the request for it.
@@ -57,34 +62,37 @@ class Network:
     :ivar seconds: how long one load lasts, unless told otherwise.
     :ivar payload: bytes that each tunnel has to carry rightly each way, before it is measured.
     :ivar pause: seconds before each load, in which what the last one left in buffers drains.
-    :ivar device: what has to be there, but for root's rights.
     :ivar build: sets it up; logs go to the directory.
+    :ivar missing: says why it can't be set up here, if so.
     """
 
     name: str
     title: str
     seconds: float
     build: Callable[[Path], AbstractContextManager[Site]]
-    payload: int = 8 * 1024 * 1024
+    payload: int = 8 * MEBIBYTE
     pause: float = 0.0
-    needsRoot: bool = False
-    device: str | None = None
+    missing: Callable[[], str | None] = lambda: None
 
-    def missing(self) -> str | None:
-        """Why it can't be set up here."""
-        if self.needsRoot and os.geteuid():
-            return "needs root"
-        try:
-            os.close(os.open(self.device or os.devnull, os.O_RDWR))
-        except OSError as error:
-            return f"needs {self.device}: {error.strerror}"
-        return None
+
+def _missing(device: str = os.devnull, congestion: str = CUBIC) -> str | None:
+    """Why two network namespaces, with such a device and congestion control, can't be had here."""
+    if os.geteuid():
+        return "needs root"
+    if congestion not in _AVAILABLE.read_text().split():
+        return f"the kernel has no {congestion}, or has to be told: modprobe tcp_{congestion}"
+    try:
+        os.close(os.open(device, os.O_RDWR))
+    except OSError as error:
+        return f"{device}: {error.strerror}"
+    return None
 
 
 @contextmanager
 def loopback(directory: Path) -> Iterator[Site]:
     """Both sides on one host, MTU 65,536."""
-    yield Site(facts={"link": "lo, MTU 65,536"})
+    congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    yield Site(facts={"link": "lo, MTU 65,536", "TCP": congestion})
 
 
 def _call(function: str, *arguments: int) -> None:
@@ -120,10 +128,11 @@ def _within(namespace: int) -> Iterator[None]:
         os.close(before)
 
 
-def _raise(device: str, address: str, shaper: str = "") -> None:
-    """Give a device its address and its queue."""
-    run(["ip", "address", "add", f"{address}/{PREFIX}", "dev", device])
+def _raise(device: str, address: str, shaper: str = "", congestion: str = CUBIC) -> None:
+    """Give a device its address and its queue, and TCP over it its congestion control."""
+    run(["ip", "address", "add", f"{address}/{PREFIX}", "dev", device, "noprefixroute"])
     run(["ip", "link", "set", device, "mtu", "1500", "up"])
+    run(["ip", "route", "add", NETWORK, "dev", device, "src", address, "congctl", congestion])
     if shaper:
         run(["tc", "qdisc", "add", "dev", device, "root", *shaper.split()])
 
@@ -158,7 +167,7 @@ def veth(shaper: str = "") -> Callable[[Path], AbstractContextManager[Site]]:
 
 def _describe(device: str, shaper: str) -> dict[str, str]:
     """What the kernel says of a device. Segmentation offload stays as the kernel has it."""
-    facts = {"link": "veth pair, MTU 1,500", "queue": shaper or "none"}
+    facts = {"link": "veth pair, MTU 1,500", "queue": shaper or "none", "TCP": CUBIC}
     fields = run(["ip", "-d", "-o", "link", "show", device]).split()
     for name in ("gso_max_size", "gso_max_segs", "tso_max_size", "gro_max_size"):
         if name in fields:
@@ -179,7 +188,7 @@ def _tun(name: str) -> int:
     return descriptor
 
 
-def relayed(loss: float) -> Callable[[Path], AbstractContextManager[Site]]:
+def relayed(loss: float, congestion: str = CUBIC) -> Callable[[Path], AbstractContextManager[Site]]:
     """Two network namespaces, and a relay of IP packets between them that delays them all and loses this share."""
 
     @contextmanager
@@ -191,13 +200,14 @@ def relayed(loss: float) -> Callable[[Path], AbstractContextManager[Site]]:
                     devices.append(_tun(name))
                     stack.callback(os.close, devices[-1])
                     run(["ip", "link", "set", name, "txqueuelen", str(LONGEST)])
-                    _raise(name, address)
+                    _raise(name, address, congestion=congestion)
             command = [sys.executable, "-m", "benchmarks.relay", *map(str, devices), str(loss)]
             relay = Process.start("relay", command, directory, {"PYTHONPATH": str(ROOT)}, devices)
             stack.callback(relay.stop)
             facts = {
                 "link": f"a relay of IP packets in user space, MTU {MTU:,}, {2 * DELAY * 1000:.0f} ms there and back",
                 "loss": f"{loss:.0%} each way (seed {SEED})" if loss else "none",
+                "TCP": congestion,
             }
             yield Site(PUBLIC, CLOSED, lambda: _within(closed), facts)
 
@@ -206,24 +216,23 @@ def relayed(loss: float) -> Callable[[Path], AbstractContextManager[Site]]:
 
 NETWORKS = (
     Network("loopback", "Loopback", 1, loopback),
-    Network("veth", "veth pair, MTU 1,500", 1, veth(), needsRoot=True),
+    Network("veth", "veth pair, MTU 1,500", 1, veth(), missing=_missing),
     Network(
         "shaped",
         "veth pair, MTU 1,500, 100 Mbit/s",
         2,
         veth("tbf rate 100mbit burst 32kb latency 50ms"),
-        pause=1,
-        needsRoot=True,
+        pause=0.5,
+        missing=_missing,
     ),
-    Network("delayed", "Relay, 50 ms", 2, relayed(0), needsRoot=True, device=TUN),
+    Network("delayed", "Relay, 50 ms", 1.5, relayed(0), missing=partial(_missing, TUN)),
+    Network("lossy", "Relay, 50 ms and 1 % loss", 2, relayed(0.01), MEBIBYTE, missing=partial(_missing, TUN)),
     Network(
-        "lossy",
-        "Relay, 50 ms and 1 % loss",
-        3,
-        relayed(0.01),
-        payload=1024 * 1024,
-        pause=1,
-        needsRoot=True,
-        device=TUN,
+        "lossy-bbr",
+        "Relay, 50 ms and 1 % loss, TCP with BBR",
+        2,
+        relayed(0.01, BBR),
+        MEBIBYTE,
+        missing=partial(_missing, TUN, BBR),
     ),
 )

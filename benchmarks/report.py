@@ -77,8 +77,6 @@ def machine() -> dict[str, str]:
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     if models:
         facts["processor"] = models[0].partition(": ")[2]
-    with contextlib.suppress(OSError):
-        facts["TCP"] = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     facts["Python"] = platform.python_version()
     for package in ("Twisted", "aioquic", "cryptography"):
         facts[package] = metadata.version(package)
