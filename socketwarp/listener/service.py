@@ -7,6 +7,7 @@ only module of this package that knows which carrier is in use.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from ..rules.policy import Policy, loadPolicy
 from ..settings import ListenerSettings
 from ..tcp.limit import raiseLimit
 from ..tcp.poll import Poll
+from ..tcp.port import freeForBoth
 from ..tls.server import TlsServer
 from ..tls.session import TlsSettings
 from ..wire.dialect import DIALECTS
@@ -229,7 +231,7 @@ class ListenerService(Service):
             self.openState()
         settings = self._settings
         try:
-            self._quic.listen(settings.address, settings.port)
+            self._quic.listen(settings.address, settings.port or self._anyPort())
         except AddressUnavailable as error:
             raise AddressUnavailable(
                 f"SWL_ADDRS, SWL_PORT: {error}: name an address of this host, and a port that is free"
@@ -242,6 +244,13 @@ class ListenerService(Service):
             if self._api is not None:
                 self._api.stopListening()
             raise
+
+    def _anyPort(self) -> int:
+        """A port for connectors where any will do: one that is free for both carriers, if they are to share it."""
+        shared = self._tls is not None and self._settings.tlsPort == "same"
+        with suppress(OSError):  # whoever binds the address says so, and how
+            return freeForBoth(self._settings.address) if shared else 0
+        return 0
 
     def _listenTls(self) -> None:
         """

@@ -3,6 +3,7 @@
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
@@ -43,6 +44,26 @@ def bind(address: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+#: Numbers tried in search of one that is free; of a machine's 28,000 few are in use.
+NUMBER_TRIES = 20
+
+
+def freeForBoth(address: str) -> int:
+    """
+    A number that is free for TCP and UDP at this moment, or 0, where none was found.
+
+    :param address: to be bound, IPv4 or IPv6.
+    :raises OSError: the address can't be had.
+    """
+    for _ in range(NUMBER_TRIES):
+        with bind(address, 0) as listening, socket.socket(listening.family, socket.SOCK_DGRAM) as datagrams:
+            number: int = listening.getsockname()[1]
+            with suppress(OSError):
+                datagrams.bind((address, number))
+                return number
+    return 0
 
 
 #: Makes the protocol of a connection that comes from an address.

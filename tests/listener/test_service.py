@@ -24,6 +24,7 @@ from socketwarp.errors import (
 from socketwarp.identity.local import LocalVerifier
 from socketwarp.identity.scep import ScepVerifier
 from socketwarp.interfaces import Address, IReloadable, IStateful
+from socketwarp.listener import service as listening
 from socketwarp.listener.api import Api, ApiServer, makeSite
 from socketwarp.listener.audit import AuditLog
 from socketwarp.listener.connectors import Connectors, Terms
@@ -173,6 +174,17 @@ class ServiceTests(SynchronousTestCase):
             service.privilegedStartService()
             self.assertEqual(["quic listens", f"tls listens at {number}"], self.done)
             self.assertEqual(("0.0.0.0", number), service.tlsAddress)
+
+    def test_anyPortIsOneThatBothCarriersCanHave(self) -> None:
+        self.patch(listening, "freeForBoth", lambda address: 4711)
+        service = self.serviceWithTls("same")
+        service._settings = attrs.evolve(service._settings, port=0)
+        service.privilegedStartService()
+        self.assertEqual((4711, 4711), (service.quicAddress[1], (service.tlsAddress or ("", 0))[1]))
+        service = self.makeService(MemoryReactorClock())
+        service._settings = attrs.evolve(service._settings, port=0)
+        service.privilegedStartService()
+        self.assertEqual(0, service.quicAddress[1])
 
     def test_withoutTlsThereIsNoAddress(self) -> None:
         self.service.privilegedStartService()

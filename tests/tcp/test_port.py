@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from typing import Any
 
 from twisted.internet.interfaces import IListeningPort
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from socketwarp.interfaces import Address
 from socketwarp.tcp.poll import READABLE, ISocketEvents
-from socketwarp.tcp.port import ACCEPT_LIMIT, IUsher, Port, bind, serve
+from socketwarp.tcp.port import ACCEPT_LIMIT, IUsher, Port, bind, freeForBoth, serve
 
 from .fakes import Recorder, makePoll
 
@@ -185,3 +186,31 @@ class PortTests(SynchronousTestCase):
         for error in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             self.accepting(error, errno.EMFILE)
             self.assertEqual((2, error), (self.left, self.usher.errors[-1].errno))
+
+
+class FreeNumberTests(SynchronousTestCase):
+    def test_itIsFreeForTcpAndUdp(self) -> None:
+        for address, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
+            number = freeForBoth(address)
+            with bind(address, number) as listening, socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+                datagrams.bind((address, number))
+                self.assertEqual(number, listening.getsockname()[1])
+
+    def test_oneThatUdpHasIsPassedOver(self) -> None:
+        """The first one's number is somebody's, of the second nobody has anything."""
+        numbers = []
+
+        class Sockets(socket.socket):
+            def bind(self, address: Any) -> None:  # Any: as a socket's
+                if self.type == socket.SOCK_DGRAM:
+                    numbers.append(address[1])
+                    if len(numbers) == 1:
+                        raise OSError(98, "in use")
+                super().bind(address)
+
+        self.patch(socket, "socket", Sockets)
+        found = freeForBoth("127.0.0.1")
+        self.assertEqual((2, found), (len(numbers), numbers[-1]))
+
+    def test_anAddressOfNobodyIsAnError(self) -> None:
+        self.assertRaises(OSError, freeForBoth, "192.0.2.1")
