@@ -78,8 +78,10 @@ TLS = {"APIS_CERT_PATH": "{}/end.crt", "APIS_KEY_PATH": "{}/end.key"}
 HTTPS = {"SWL_SCEP_URL": "https://127.0.0.1/verify"}
 SHOWN = {"SWL_SCEP_CERT_PATH": "{}/end.crt", "SWL_SCEP_KEY_PATH": "{}/end.key"}
 LISTENER = COMMON | {
-    "idleTimeout": Effect.on("77.5", "TransportSettings", "Terms"),
-    "keepAlive": Effect.on("7.5", "TransportSettings", "Terms"),
+    "idleTimeout": Effect.on("77.5", "TransportSettings", "TlsSettings", "Terms"),
+    "keepAlive": Effect.on("7.5", "TransportSettings", "TlsSettings", "Terms"),
+    "handshakeTimeout": Effect.on("7.5", "TransportSettings", "TlsSettings"),
+    "streamLimit": Effect.on("123", "TransportSettings", "TlsSettings"),
     "drainSeconds": Effect.on("7.5", "drain", "stop"),
     "address": Effect.on("127.0.0.7", "listen"),
     "port": Effect.on("1234", "listen"),
@@ -166,7 +168,7 @@ class EffectTests(TapTests):
         for owner, names in (
             (process, "limitLog"),
             (listener, "loadCredentials FileWatch Terms TransportSettings RecheckPolicy SqlitePortStore MemoryBudget"),
-            (listener, "Limits Ports loadPolicy AuditLog"),
+            (listener, "Limits Ports loadPolicy AuditLog TlsSettings"),
             (verifier, "FileWatch scepAgent ScepVerifier LocalVerifier uidSource watchedAccess"),
             (make, "FileWatch loadTls loadTokens"),
             (QuicServer, "listen"),

@@ -42,6 +42,7 @@ _LAST_32_BITS = tuple(
         "::ffff:0:0:0/96",  # IPv4-translated, RFC 2765 §2.1
     )
 )
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214 §6.1, bits 64 to 95
 
 
@@ -67,6 +68,11 @@ def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
         any(address in network for network in _LAST_32_BITS) or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
     ):
         yield last
+    if address in _LOCAL_NAT64:
+        # RFC 6052 §2.2: a prefix of 48, 56 or 64 bits, then the address, but for the eighth byte, which is none of it.
+        octets = address.packed
+        for begin in (6, 7, 8):
+            yield IPv4Address((octets[begin:8] + octets[9:])[:4])
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ listener starts is tried again until it can.
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import count, islice
 from typing import TypeVar
 
 import attrs
@@ -265,19 +265,27 @@ class Ports:
 
     def _openAny(self, spec: PortSpec) -> Entry:
         """Bind a port that is allowed and free."""
-        refusal = "all of them are open"
-        for port in self._free():
+        refusal = "all of them are open, or the rules keep them from this uid"
+        for port in self._free(spec):
             try:
                 return self._open(attrs.evolve(spec, port=port))
             except PortUnavailable as error:
                 refusal = str(error)
         raise PortUnavailable(f"no port is free of those that SWL_ALLOW_PORTS allows: {refusal}")
 
-    def _free(self) -> Iterator[int]:
-        """Ports to try, in an order of chance, so that one just closed isn't soon somebody else's."""
+    def _free(self, spec: PortSpec) -> Iterator[int]:
+        """Ports to try for a wish, in an order of chance, so that one just closed isn't soon somebody else's."""
         ranges = self.allowed or (FREE_RANGE,)
         ports = {port for each in ranges for port in range(each.low, each.high + 1)} - self._entries.keys()
-        return iter(random.sample(sorted(ports), min(len(ports), FREE_TRIES)))
+        shuffled = random.sample(sorted(ports), len(ports))
+        return islice((port for port in shuffled if self._isAllowed(attrs.evolve(spec, port=port))), FREE_TRIES)
+
+    def _isAllowed(self, spec: PortSpec) -> bool:
+        try:
+            self._checkPolicy(spec)
+        except PortDenied:
+            return False
+        return True
 
     def _bind(self, entry: Entry) -> None:
         self._checkPolicy(entry.spec)

@@ -18,6 +18,9 @@ DISGUISES = (
     f"::{METADATA}",
     f"64:ff9b::{METADATA}",
     f"64:ff9b:1::{METADATA}",
+    "64:ff9b:1:a9fe:a9:fe00::",  # by a prefix of 48 bits
+    "64:ff9b:1:a9:fe:a9fe::",  # of 56
+    "64:ff9b:1:0:a9:fea9:fe00:0",  # of 64
     f"::ffff:0:{METADATA}",
     "2002:a9fe:a9fe::1",
     "2001:0:a9fe:a9fe::1",

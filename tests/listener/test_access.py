@@ -141,6 +141,7 @@ class ScopeTests(TokenTestCase):
         self.rig.visit(18081)
         self.rig.visit(18090)
         self.assertIn('"total": 0', self.call("GET", "/v1/connections", "mine")[1])
+        self.assertEqual(403, self.call("GET", "/metrics", "mine")[0])
 
     def test_onlyThatIsTouched(self) -> None:
         mine = {"uid": "office-2", "target_host": "x", "target_port": 80}

@@ -6,6 +6,7 @@ from socketwarp.errors import PortDenied
 from socketwarp.interfaces import Identity
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.rules.policy import parsePolicy
+from socketwarp.settings import PortRange
 from tests.fakes import FakeSession
 from tests.listener.rig import Rig, failureOf
 
@@ -35,6 +36,13 @@ class EnforcementTests(SynchronousTestCase):
         self.enforce("[[port]]\nuids = ['home-*']")
         self.assertIsInstance(failureOf(self.rig.ports.desire(SPEC)), PortDenied)
         self.assertEqual(({}, {}), (self.rig.sockets.bound, self.rig.store.disk))
+
+    def test_anyPortIsOneThatTheRulesAllow(self) -> None:
+        self.enforce("[[port]]\nports = ['18099']\nuids = ['uid-1']")
+        self.rig.ports.allowed = (PortRange(18000, 18999),)
+        opened = self.rig.ports.desire(PortSpec(0, "uid-1", "x", 80))
+        self.rig.settle()
+        self.assertEqual(18099, self.successResultOf(opened).port)
 
     def test_norAPortThatItsConnectorsAttributesForbid(self) -> None:
         self.enforce("[[port]]\nattributes = {site = 'berlin'}")

@@ -88,6 +88,11 @@ class PortTests(V1TestCase):
         self.assertEqual((201, f"/v1/ports/{port}"), (status, headers["location"]))
         self.assertIn(port, (18100, 18101))
 
+    def test_aRefusedWishIsInTheAuditLog(self) -> None:
+        self.rig.ports.allowed = (PortRange(1, 2),)
+        self.assertEqual((403, "port-denied"), self.code(self.put(18080)))
+        self.assertEqual(1, len(self.changes()))
+
     def test_aDryRunChangesNothing(self) -> None:
         status, port = self.put(18080, "?dry_run=1")
         self.assertEqual((200, True), (status, port["dry_run"]))
@@ -181,6 +186,8 @@ class PortTests(V1TestCase):
         self.client.send(b"DELETE /v1/ports/18080?drain=5 HTTP/1.1\r\n\r\n")
         drained = self.client.transport
         self.assertEqual("draining", self.client.json("GET", "/v1/ports/18080")[1]["state"])
+        for query in ("", "?dry_run=1"):  # it goes when its visitors have gone, whatever is wished meanwhile
+            self.assertEqual((409, "change-under-way"), self.code(self.put(18080, query)))
         self.assertFalse(visitor.sawReset)
         self.rig.reactor.advance(5)
         self.rig.settle()

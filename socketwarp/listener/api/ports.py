@@ -63,10 +63,12 @@ async def putPort(api: Api, call: Call, port: int) -> Answer:
     if before is not None:
         _claim(call, before.spec)
     _checkConditions(call, before)
+    if before is not None and before.closing:
+        raise ChangeUnderWay(f"port {port} is being closed: wish for it again when that is over")
     if before is not None and before.spec == spec:
         return _answerPort(api, before)
-    api.ports.check(spec)
     if call.dryRun:
+        api.ports.check(spec)  # else it is when the wish is made, and whoever is refused is in the audit log
         return answer(showWish(spec) | {"dry_run": True})
     action = "port.put" if before is None else "port.change"
 

@@ -1,6 +1,6 @@
 """Looking on: whether all is well, figures, what happens, and the description of the calls."""
 
-from ...errors import LimitReached, Unauthenticated
+from ...errors import AccessDenied, LimitReached, Unauthenticated
 from ...rules.tokens import READ
 from .app import Answer, Api, Call, answer, route
 from .openapi import document
@@ -21,7 +21,9 @@ def ready(api: Api, call: Call) -> Answer:
 
 @route("GET", "/metrics", READ)
 def metrics(api: Api, call: Call) -> Answer:
-    """Figures for Prometheus."""
+    """Figures for Prometheus: of all ports and connectors, so not for who has to do with some of them only."""
+    if call.caller.ports or call.caller.uids:
+        raise AccessDenied(f"{call.caller.name} has to do with some ports or uids only, and figures are of all of them")
     body, contentType = api.metrics.render(call.header("accept") or "")
     return Answer(200, body, contentType.encode())
 
