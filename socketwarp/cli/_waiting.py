@@ -37,7 +37,7 @@ def waitForTarget(api: Api, port: Port, seconds: float) -> None:
                 return
             tell(f"port {port.port}: {reason}")
             if time.monotonic() + PAUSE >= deadline:
-                text = f"port {port.port} is open, but its target wasn't reached within {seconds:g} s: {reason}"
+                text = f"port {port.port} is wished for, but nobody got through within {seconds:g} s: {reason}"
                 raise Failed(text, EX_UNAVAILABLE)
             time.sleep(PAUSE)
 
@@ -52,11 +52,16 @@ def _missing(api: Api, port: Port, seconds: float) -> str:
             raise
         return str(error)
     if probe.outcome in REACHED:
-        return ""
+        return _closed(understood(api.call("GET", f"/v1/ports/{port.port}"), Port))
     reason = f"{probe.reason or 'the target was not reached'} ({probe.outcome})"
     if probe.outcome == TargetDenied.code:
         raise Failed(f"port {port.port} is open, but its connector refuses the target: {reason}", exitFor("forbidden"))
     return reason
+
+
+def _closed(port: Port) -> str:
+    """Why visitors can't come in, though the target is there; empty when they can."""
+    return "" if port.state == "open" else f"it is {port.state}" + (f": {port.reason}" if port.reason else "")
 
 
 class _Progress:

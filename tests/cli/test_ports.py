@@ -98,10 +98,10 @@ class Waiting(CliCase):
     def test_a_target_that_answers_ends_it(self) -> None:
         self.planProbe("dialled")
         self.assertEqual("", self.wait())
-        self.assertIn(b"POST /v1/probe", self.sent[-2])
+        self.assertIn(b"POST /v1/probe", self.sent[-3])
         self.assertEqual(
             {"uid": "uid-1", "host": "10.0.0.5", "port": 80, "seconds": 10.0},
-            json.loads(self.sent[-2].partition(b"\r\n\r\n")[2]),
+            json.loads(self.sent[-3].partition(b"\r\n\r\n")[2]),
         )
 
     def test_what_is_missing_is_said_once_and_waited_for(self) -> None:
@@ -115,8 +115,20 @@ class Waiting(CliCase):
     def test_it_ends_in_time_and_the_port_stays(self) -> None:
         for _ in range(3):
             self.planProbe("refused", "nothing listens there")
-        self.assertIn("wasn't reached within 3 s: nothing", self.wait("--wait-time", "3s", status=69))
+        self.assertIn("nobody got through within 3 s: nothing", self.wait("--wait-time", "3s", status=69))
         self.assertEqual(1, len(self.rig.ports.specs()))
+
+    def test_a_port_that_is_not_bound_is_waited_for(self) -> None:
+        """Its target may be there all the same."""
+        self.open()
+        (shown,) = self.json("list")
+        self.plan("putPort", shown)
+        self.planProbe("dialled")
+        self.plan("getPort", shown | {"state": "unbound", "reason": "in use"})
+        self.planProbe("dialled")
+        done = self.run_("open", "18080", "uid-1", "10.0.0.5:80", "--wait")
+        self.assertEqual("port 18080: it is unbound: in use\n", done.stderr)
+        self.assertEqual([1.0], self.slept)
 
     def test_a_target_that_the_connector_denies_ends_it_at_once(self) -> None:
         self.planProbe("denied", "not in SWC_ALLOW_TARGETS")
