@@ -49,6 +49,10 @@ def doctor(context: click.Context, end: str, config: str | None, asJson: bool) -
     Look at an END's settings, files, clock and network, and say what is wrong and how to mend it.
 
     Run it as the end's user, in its directory and with its environment. The exit status is the number of problems.
+
+    \b
+    Example:
+      socketwarp doctor connector --config /etc/socketwarp/swconnector.toml
     """
     findings = _checkListener(config) if end == "listener" else _checkConnector(config)
     told = []

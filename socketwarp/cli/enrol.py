@@ -50,6 +50,10 @@ def enrol(
 ) -> None:
     """
     Get a certificate from a SCEP server, for a key that is made here: client.crt, client.key and ca.crt in --out.
+
+    \b
+    Example:
+      socketwarp enrol --url http://scep.example:3000/scep --uid office-1 --secret-file secret --out .
     """
     files = _enrol.EnrolmentFiles(out)
     files.check(renew)

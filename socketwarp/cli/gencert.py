@@ -72,6 +72,10 @@ def gencert(
 ) -> None:
     """
     Make certificates. With --serverCert or --clientCert: a self-signed one, which the other end takes as its CA file.
+
+    \b
+    Example:
+      socketwarp gencert --clientCert client.crt --clientKey client.key --cn office-1
     """
     pairs: list[tuple[Role, str, str]] = [
         *_pair("server", serverCert, serverKey),
@@ -115,7 +119,13 @@ def _pair(role: Role, cert: str | None, key: str | None) -> list[tuple[Role, str
 @_force
 @asJson
 def ca(name: str, days: int, keyType: KeyType, out: str, force: bool, asJson: bool) -> None:
-    """Make an authority: ca.crt for both ends, ca.key to be kept away from them."""
+    """
+    Make an authority: ca.crt for both ends, ca.key to be kept away from them.
+
+    \b
+    Example:
+      socketwarp gencert ca --name "my tunnels" --key-type ec
+    """
     certPath, keyPath = os.path.join(out, "ca.crt"), os.path.join(out, "ca.key")
     checkFree([certPath, keyPath], force)
     _tell([_write(makeAuthority(name, keyType, days), certPath, keyPath, force)], asJson)
@@ -129,7 +139,13 @@ def ca(name: str, days: int, keyType: KeyType, out: str, force: bool, asJson: bo
 @_force
 @asJson
 def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, force: bool, asJson: bool) -> None:
-    """Make a listener's server.crt and server.key, signed by the directory's ca.crt and ca.key."""
+    """
+    Make a listener's server.crt and server.key, signed by the directory's ca.crt and ca.key.
+
+    \b
+    Example:
+      socketwarp gencert listener --host tunnel.example.net --key-type ec
+    """
     _tell([_issue(out, "server", "server", _commonName(hosts), hosts, keyType, days, force)], asJson)
 
 
@@ -141,7 +157,13 @@ def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, forc
 @_force
 @asJson
 def connector(cn: str, days: int, keyType: KeyType, out: str, force: bool, asJson: bool) -> None:
-    """Make a connector's client.crt and client.key, signed by the directory's ca.crt and ca.key."""
+    """
+    Make a connector's client.crt and client.key, signed by the directory's ca.crt and ca.key.
+
+    \b
+    Example:
+      socketwarp gencert connector --cn office-1 --key-type ec
+    """
     _tell([_issue(out, "client", "client", cn, (), keyType, days, force)], asJson)
 
 
@@ -179,7 +201,13 @@ def _tell(written: Sequence[_Written], asJson: bool) -> None:
 @click.argument("file", type=click.Path())
 @asJson
 def show(file: str, asJson: bool) -> None:
-    """Print what matters of each certificate in FILE."""
+    """
+    Print what matters of each certificate in FILE.
+
+    \b
+    Example:
+      socketwarp gencert show client.crt
+    """
     found = [describe(each) for each in readCertificates(SettingFile("file", file))]
     if asJson:
         showJson([certificateFields(each) for each in found])

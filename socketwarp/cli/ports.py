@@ -115,6 +115,10 @@ def listPorts(api: Api, port: int | None, asJson: bool) -> None:
     List the ports, or show one PORT.
 
     The state is open, parked (no connector of that uid is here), unbound (the listener tries again) or draining.
+
+    \b
+    Example:
+      socketwarp list 2222
     """
     answer = api.call("GET", "/v1/ports" if port is None else f"/v1/ports/{port}")
     if asJson:

@@ -21,6 +21,10 @@ def status(context: click.Context, api: Api, asJson: bool) -> None:
     The listener at a glance: is it ready, what is open, who is here.
 
     Ends with 0 if every wished port is open to visitors, else with 69.
+
+    \b
+    Example:
+      socketwarp status --json
     """
     ready = understood(api.call("GET", "/ready"), Ready)
     ports = understood(api.call("GET", "/v1/ports"), list[Port])

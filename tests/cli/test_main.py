@@ -29,11 +29,20 @@ class Failures(SynchronousTestCase):
     def test_an_unknown_command_is_a_usage_error(self) -> None:
         self.assertEqual(CliRunner().invoke(commands, ["nonsense"]).exit_code, 2)
 
-    def test_every_command_has_help(self) -> None:
-        for name in commands.commands:
-            result = CliRunner().invoke(commands, [name, "--help"])
+    def test_every_command_has_help_with_an_example(self) -> None:
+        found: list[tuple[list[str], click.Command]] = [([name], each) for name, each in commands.commands.items()]
+        lacking = []
+        while found:
+            path, command = found.pop()
+            if isinstance(command, click.Group):
+                found += [([*path, name], inner) for name, inner in command.commands.items()]
+            result = CliRunner().invoke(commands, [*path, "--help"])
             self.assertEqual(result.exit_code, 0)
             self.assertIn("Usage: ", result.output)
+            isGroup = isinstance(command, click.Group) and not command.invoke_without_command
+            if not isGroup and f"socketwarp {' '.join(path)}" not in result.output.partition("Example")[2]:
+                lacking.append(path)
+        self.assertEqual([], lacking)
 
     def test_every_command_prints_json_when_told_to(self) -> None:
         found: list[tuple[str, click.Command]] = [("", commands)]
