@@ -139,6 +139,7 @@ class Conversation:
             return
         self.welcome = welcome
         self._stopCall()
+        self.session.sessionId = welcome.session  # one name in both ends' logs
         self.session.admitted(welcome.ticket)
         if PING in welcome.features:
             self._setCall(PING_SECONDS, self.probe)

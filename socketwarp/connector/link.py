@@ -121,7 +121,8 @@ class _Hands:
     def _fellSilent(self, machine: Machine, conversation: Conversation) -> None:
         if conversation is self.current:
             text = "{listener}: no answer; trying another session"
-            self.log.warn(text, event="session.silent", listener=self.name)
+            session = conversation.session.sessionId
+            self.log.warn(text, event="session.silent", listener=self.name, session=session)
             machine.renew()
 
     def _expect(self, seconds: float) -> None:

@@ -47,7 +47,7 @@ class IncomingStreams:
 
     def serve(self, session: ISession) -> None:
         """Take the session's streams from now on."""
-        session.acceptStreams(partial(self._opened, session.sessionId, DIALECTS[session.protocol]))
+        session.acceptStreams(partial(self._opened, session, DIALECTS[session.protocol]))
 
     def leave(self) -> None:
         """Take no more streams of listeners that can't be told that we leave."""
@@ -60,7 +60,7 @@ class IncomingStreams:
         self._waiters.append(Deferred())
         return self._waiters[-1]
 
-    def _opened(self, session: str, dialect: Dialect, stream: IStream) -> None:
+    def _opened(self, session: ISession, dialect: Dialect, stream: IStream) -> None:
         """A stream: until its target is connected it counts as pending."""
         if self._isLeaving and not dialect.hasControl:
             stream.abort(Code.SHUTDOWN)
@@ -70,7 +70,7 @@ class IncomingStreams:
             why = "memory is used up" if self.isFull else f"{self._dialLimit} dials are under way"
             if self._mayTell():
                 text = "session {session}: a stream is refused, {why}"
-                self._log.warn(text, event="stream.refused", session=session, why=why)
+                self._log.warn(text, event="stream.refused", session=session.sessionId, why=why)
             return
         self._pending += 1
         self._running += 1
@@ -95,7 +95,7 @@ class IncomingStreams:
             for waiter in waiters:
                 waiter.callback(None)
 
-    async def _carry(self, session: str, dialect: Dialect, stream: IStream) -> None:
+    async def _carry(self, session: ISession, dialect: Dialect, stream: IStream) -> None:
         """One connection, from its preamble to its end."""
         began = self._clock.seconds()
         bridge = Bridge(self._clock)
@@ -108,11 +108,11 @@ class IncomingStreams:
         except (SocketwarpError, CancelledError):
             pass  # the bridge has ended by itself, and says why
         except Exception:
-            self._log.failure("session {session}: an unexpected error", session=session)
+            self._log.failure("session {session}: an unexpected error", session=session.sessionId)
             bridge.abort(SocketwarpError("an internal error of the connector"))
         finally:
             self._pending -= 1
-        self._logEnd(session, preamble, await bridge.ended, self._clock.seconds() - began)
+        self._logEnd(session.sessionId, preamble, await bridge.ended, self._clock.seconds() - began)
 
     async def _preamble(self, bridge: Bridge, stream: IStream, dialect: Dialect) -> Preamble:
         late = TargetTimedOut(f"no preamble within {PREAMBLE_TIMEOUT:g} s")
@@ -140,19 +140,23 @@ class IncomingStreams:
         bridge.ended.addCallback(ended)
         await dialling
 
-    def _logEnd(self, session: str, preamble: Preamble | None, totals: Totals, duration: float) -> None:
+    def _logEnd(self, session: str, preamble: Preamble | None, totals: Totals, seconds: float) -> None:
         if not self._mayTell():
             return
+        visitor = preamble.visitor if preamble else None
         self._log.info(
-            "connection {connection} to {target}: {ending} after {duration:.3f} s, {bytesIn} bytes to the target, "
+            "connection {connection} to {target}: {code} after {seconds:.3f} s, {bytesIn} bytes to the target, "
             "{bytesOut} bytes from it{why}",
             event="connection.ended",
             session=session,
             connection=preamble.connectionId if preamble else "without a preamble",
             target=place(preamble.host, preamble.port) if preamble else "nowhere",
-            ending=totals.ending,
+            address=place(*visitor) if visitor else None,
+            port=preamble.entryPort if preamble else None,
+            code=totals.ending,
+            reason=str(totals.error or totals.ending),
             why=f": {totals.error}" if totals.error else "",
-            duration=duration,
+            seconds=seconds,
             bytesIn=totals.toTcp,
             bytesOut=totals.toStream,
         )

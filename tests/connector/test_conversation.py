@@ -54,6 +54,7 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual([], self.session.admittedWith)
         self.welcomed(attrs.evolve(WELCOME, ticket="00ff"))
         self.assertEqual(["00ff"], self.session.admittedWith)
+        self.assertEqual("9a41", self.session.sessionId)
 
     def test_aRefusalIsTheReason(self) -> None:
         self.talker.say(Refused("verifier-fault", "its database is down", 30.0))

@@ -74,7 +74,7 @@ class StreamTests(SynchronousTestCase):
 
     def ended(self, events: Sequence[LogEvent]) -> LogEvent:
         """The one line at a connection's end."""
-        [event] = [event for event in events if "ending" in event]
+        [event] = [event for event in events if event.get("event") == "connection.ended"]
         return event
 
 
@@ -99,7 +99,7 @@ class Carrying(StreamTests):
         self.assertEqual((bytes(receiver.data), receiver.events[-2:]), (b"answer", ["fin", "over"]))
         event = self.ended(events)
         self.assertEqual(
-            (event["connection"], event["target"], event["ending"], event["bytesIn"], event["bytesOut"]),
+            (event["connection"], event["target"], event["code"], event["bytesIn"], event["bytesOut"]),
             ("3-17", "10.0.0.1:80", "finished", 11, 6),
         )
 
@@ -118,7 +118,7 @@ class Carrying(StreamTests):
             stream.abort(Code.ABORTED)
             settle(self.reactor)
         event = self.ended(events)
-        self.assertEqual((event["duration"], event["ending"]), (5.0, "stream-reset"))
+        self.assertEqual((event["seconds"], event["code"]), (5.0, "stream-reset"))
 
     def test_linesThatVisitorsCauseAreSoManyAndNoMore(self) -> None:
         """And how many weren't told is."""
@@ -164,7 +164,7 @@ class Refusing(StreamTests):
         with capturedLogs() as events:
             _, receiver = self.open(b"x" * 1024)
         self.refused(receiver, Code.MALFORMED)
-        self.assertEqual(self.ended(events)["ending"], "malformed-preamble")
+        self.assertEqual(self.ended(events)["code"], "malformed-preamble")
         self.open(self.preamble())
         self.assertEqual(len(self.reactor.dials), 1)
 
@@ -190,7 +190,7 @@ class Refusing(StreamTests):
         self.refused(receiver, Code.DENIED)
         self.assertEqual(self.reactor.dials, [])
         event = self.ended(events)
-        self.assertEqual(event["ending"], "denied")
+        self.assertEqual(event["code"], "denied")
         self.assertIn("169.254.169.254:80 is refused", event["why"])
 
     def test_rulesHold(self) -> None:
