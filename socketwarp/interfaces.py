@@ -228,9 +228,7 @@ class SessionStatistics:
 class ISession(Interface):
     """One authenticated connection between a listener and a connector, over whatever carries it."""
 
-    sessionId: str = Attribute(
-        "A random name for logs and events; at a connector the listener's, once it is known."
-    )
+    sessionId: str = Attribute("A random name for logs and events; at a connector the listener's, once it is known.")
     carrier: str = Attribute("``quic`` or ``tls``.")
     protocol: str = Attribute("The ALPN in use: ``hq-29`` or ``socketwarp/1``.")
     peerLeaf: x509.Certificate = Attribute("The certificate that authenticated the peer's TLS.")
