@@ -59,12 +59,14 @@ class Descriptors:
     _lowestFree: Callable[[int], int] = lowestFree
     _sockets: set[Port] = attrs.field(factory=set, init=False)
     _look: IDelayedCall | None = attrs.field(default=None, init=False)
-    _isHeld: bool = attrs.field(default=False, init=False)
+    _shortage: str = attrs.field(default="", init=False)  # of descriptors, while `_look` is set
+    _held: str = attrs.field(default="", init=False)  # why, by `hold`
     owed: Callable[[], int] = attrs.field(default=lambda: 0, init=False)
 
     @property
-    def _isPaused(self) -> bool:
-        return self._isHeld or self._look is not None
+    def pausedBy(self) -> str:
+        """Why no visitor is accepted for now, for people; empty while they are."""
+        return self._held or self._shortage
 
     @property
     def _reserve(self) -> int:
@@ -78,7 +80,7 @@ class Descriptors:
         """
         socket = self._bind(serve(self._poll, accept), address, port, self)
         self._sockets.add(socket)
-        if self._isPaused:
+        if self.pausedBy:
             socket.pause()
         return socket
 
@@ -102,12 +104,12 @@ class Descriptors:
 
     def hold(self, reason: str) -> None:
         """Accept nobody until `release`, for want of something that isn't a descriptor."""
-        self._isHeld = True
+        self._held = reason
         self._pausePorts(reason)
 
     def release(self) -> None:
         """It is there again: go on, if there are descriptors."""
-        self._isHeld = False
+        self._held = ""
         self._resumePorts()
 
     def closed(self, port: Port) -> None:
@@ -115,7 +117,7 @@ class Descriptors:
         self._sockets.discard(port)
         if not self._sockets and self._look is not None:
             self._look.cancel()
-            self._look = None
+            self._look, self._shortage = None, ""
 
     def room(self, descriptor: int) -> int:
         """See `IUsher`; at 0, all sockets have paused."""
@@ -139,14 +141,14 @@ class Descriptors:
     def _pause(self, reason: str) -> None:
         if self._look is not None:
             return
-        self._look = self._clock.callLater(LOOK_SECONDS, self._lookAgain)
+        self._look, self._shortage = self._clock.callLater(LOOK_SECONDS, self._lookAgain), reason
         self._pausePorts(reason)
 
     def _lookAgain(self) -> None:
         if self._free(next(iter(self._sockets)).fileno()) <= 0:
             self._look = self._clock.callLater(LOOK_SECONDS, self._lookAgain)
             return
-        self._look = None
+        self._look, self._shortage = None, ""
         self._resumePorts()
 
     def _pausePorts(self, reason: str) -> None:
@@ -156,7 +158,7 @@ class Descriptors:
 
     def _resumePorts(self) -> None:
         """Nothing keeps the ports, unless something else still does."""
-        if self._isPaused:
+        if self.pausedBy:
             return
         for socket in self._sockets:
             socket.startListening()

@@ -32,6 +32,7 @@ class Lobby:
 
     :ivar count: visitors who are here.
     :ivar policy: the operator's rules, as they are now.
+    :ivar pausedBy: says why no visitor is accepted for now; empty while they are.
     """
 
     clock: IReactorTime
@@ -42,6 +43,7 @@ class Lobby:
     limits: Limits
     count: int = 0
     policy: Policy = ANYTHING
+    pausedBy: Callable[[], str] = str
 
 
 @attrs.define(eq=False)
@@ -80,6 +82,11 @@ class Entry:
         """Whether visitors can come."""
         return self._socket is not None
 
+    @property
+    def isDraining(self) -> bool:
+        """Whether it is there only for visitors who may finish: it is being closed, or the listener stops."""
+        return self.closing or self._stopped
+
     def bind(self) -> None:
         """
         Let visitors come.
@@ -88,7 +95,19 @@ class Entry:
         """
         spec = self.spec
         self._socket = self._lobby.listen(self._accept, spec.bindAddress, spec.port)
+        self.waitsFor = ""
         self._lobby.events.emit("port.opened", port=spec.port, uid=spec.uid, target=spec.target)
+
+    async def unbind(self, reason: str) -> None:
+        """Let no visitors come until `bind`; those who are here stay."""
+        self.wait(reason)
+        await self._closeSocket()
+
+    def wait(self, reason: str) -> None:
+        """It can't be bound for now: told once, not at every attempt."""
+        if self.waitsFor != reason:
+            self.waitsFor = reason
+            self._lobby.events.emit("port.waiting", port=self.spec.port, uid=self.spec.uid, reason=reason)
 
     async def change(self, spec: PortSpec) -> None:
         """

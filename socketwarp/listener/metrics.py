@@ -4,7 +4,7 @@ Figures for Prometheus: events are counted as they happen, sessions and ports ar
 A label is bounded by what is open: a port's series end with the port, a session's with the session.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
 import attrs
@@ -14,7 +14,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from .connectors import Connectors
-from .entries import Entry
 from .events import Events, Field
 from .ports import Ports
 
@@ -104,7 +103,7 @@ class _Present(Collector):
         build.add_metric([version("socketwarp")], 1)
         yield build
         yield from self._sessions()
-        yield from _ports(self._ports.entries())
+        yield from _ports(self._ports)
 
     def _sessions(self) -> Iterator[Metric]:
         labels = ["uid", "session"]
@@ -136,10 +135,15 @@ class _Present(Collector):
         yield from (sessions, rtt, mtu, streams, lost, carried)
 
 
-def _ports(entries: Iterable[Entry]) -> Iterator[Metric]:
+def _ports(ports: Ports) -> Iterator[Metric]:
+    paused = GaugeMetricFamily(
+        "socketwarp_accepting_paused", "1 while no port accepts visitors, for want of descriptors or memory, else 0"
+    )
+    paused.add_metric([], int(bool(ports.pausedBy)))
+    yield paused
     bound = GaugeMetricFamily("socketwarp_port_bound", "1 while visitors can come, else 0", labels=["port", "uid"])
     visitors = GaugeMetricFamily("socketwarp_port_connections", "Visitors who are here", labels=["port", "uid"])
-    for entry in entries:
+    for entry in ports.entries():
         named = [str(entry.spec.port), entry.spec.uid]
         bound.add_metric(named, int(entry.isBound))
         visitors.add_metric(named, len(entry.visitors))

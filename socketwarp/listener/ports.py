@@ -41,13 +41,14 @@ class Ports:
     All wished ports.
 
     :ivar allowed: the ports that may be opened; empty: every one.
+    :ivar isStopping: the listener stops, and opens no more ports.
     """
 
     _lobby: Lobby
     allowed: Sequence[PortRange] = ()
     _entries: dict[int, Entry] = attrs.field(factory=dict, init=False)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
-    _stopping: bool = attrs.field(default=False, init=False)
+    isStopping: bool = attrs.field(default=False, init=False)
     _retry: IDelayedCall | None = attrs.field(default=None, init=False)
 
     _log = Logger()
@@ -74,6 +75,11 @@ class Ports:
     def policy(self) -> Policy:
         """The operator's rules, as they are now."""
         return self._lobby.policy
+
+    @property
+    def pausedBy(self) -> str:
+        """Why no port accepts visitors for now; empty while they do."""
+        return self._lobby.pausedBy()
 
     def mayOpen(self, port: int) -> bool:
         """Whether the settings allow a port to be opened."""
@@ -116,7 +122,7 @@ class Ports:
 
         :raises errors.PortDenied: and `errors.BadRequest`, and `errors.PortClosed`, as `desire` says.
         """
-        if self._stopping:
+        if self.isStopping:
             raise PortClosed("the listener stops and opens no more ports")
         self._checkPolicy(spec)
         if spec.port and not self.mayOpen(spec.port):
@@ -203,9 +209,26 @@ class Ports:
         self._lobby.events.emit("port.closed", port=port, uid=uid, ended=ended, reason=reason)
         return ended
 
+    def enforce(self, policy: Policy) -> None:
+        """
+        Have other rules in force: a port that they forbid lets nobody come until rules allow it again. Visitors who are
+        here stay.
+        """
+        self._lobby.policy = policy
+        ensureDeferred(self._enforce())
+
+    async def _enforce(self) -> None:
+        for entry in self.entries():
+            if entry.isBound:
+                try:
+                    self._checkPolicy(entry.spec)
+                except PortDenied as error:
+                    await entry.unbind(str(error))
+        self._bindMissing()
+
     def stopListening(self) -> Deferred[None]:
         """Stop accepting; fires when all sockets are gone. Visitors stay, and the wishes in the store."""
-        self._stopping = True
+        self.isStopping = True
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
         return ensureDeferred(self._stopListening())
@@ -295,7 +318,7 @@ class Ports:
 
     def _bindMissing(self) -> None:
         """Bind what isn't bound; try again later, for as long as it takes."""
-        if self._stopping:
+        if self.isStopping:
             return
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
@@ -308,11 +331,8 @@ class Ports:
     def _tryToBind(self, entry: Entry) -> None:
         try:
             self._bind(entry)
-            entry.waitsFor = ""
         except SocketwarpError as error:
-            if entry.waitsFor != str(error):  # told once, not at every attempt
-                entry.waitsFor = str(error)
-                self._lobby.events.emit("port.waiting", port=entry.spec.port, uid=entry.spec.uid, reason=entry.waitsFor)
+            entry.wait(str(error))
 
 
 def _uncancelled(work: Deferred[_T]) -> Deferred[_T]:

@@ -2,8 +2,8 @@
 The listener as one service: what it is made of, in which order it starts, and in which it stops.
 
 Start: the store, the sockets of connectors and API (they may need privileges), then the stored ports. Stop: the
-API, then the visitors, then the sessions, then the sockets and the store; each only when what needs it is gone. The
-only module of this package that knows which carrier is in use.
+visitors, then the API, through which they can be seen and ended meanwhile, then the sessions, the sockets and the
+store; each only when what needs it is gone. The only module of this package that knows which carrier is in use.
 """
 
 from collections.abc import Sequence
@@ -99,9 +99,10 @@ def makeListener(
     memory = _memoryBudget(settings, reactor, descriptors)
     limits = Limits(parkSeconds=settings.parkSeconds)
     lobby = Lobby(reactor, descriptors.listen, connectors, store, events, limits)
+    lobby.pausedBy = lambda: descriptors.pausedBy
     ports = Ports(lobby, settings.allowPorts)
     if settings.policyPath is not None:
-        files.append(_watchPolicy(settings.policyPath, lobby, reactor, settings.pollSeconds))
+        files.append(_watchPolicy(settings.policyPath, ports, reactor, settings.pollSeconds))
     server, apiFiles = makeApi(settings, reactor, connectors, ports, events)
     files = [credentials, *files, *apiFiles]
     audit = AuditLog(settings.stateDir, events)
@@ -133,14 +134,10 @@ def _memoryBudget(settings: ListenerSettings, clock: IReactorTime, descriptors: 
     return MemoryBudget(clock, settings.memoryBudget, full)
 
 
-def _watchPolicy(path: Path, lobby: Lobby, reactor: IReactorTime, interval: float) -> FileWatch[Policy]:
+def _watchPolicy(path: Path, ports: Ports, reactor: IReactorTime, interval: float) -> FileWatch[Policy]:
     """Have the rules of a file in force, and those that it is changed to."""
-
-    def enforce(policy: Policy) -> None:
-        lobby.policy = policy
-
-    watch = FileWatch(reactor, [path], partial(loadPolicy, path), enforce, interval)
-    enforce(watch.current)
+    watch = FileWatch(reactor, [path], partial(loadPolicy, path), ports.enforce, interval)
+    ports.enforce(watch.current)
     return watch
 
 
@@ -313,15 +310,15 @@ class ListenerService(Service):
             file.check(insist=True)
 
     async def _stop(self) -> None:
-        for file in self._files:
-            file.stop()
-        if self._api is not None:
-            await maybeDeferred(self._api.stopListening)
-            self._apiServer.closeAll()
         drain = self._settings.drainSeconds
         await self.ports.stopListening()  # first: a visitor who came later would find nobody
         self.connectors.drain("the listener stops", drain)
         await self.ports.stop(drain)
+        for file in self._files:
+            file.stop()
+        if self._api is not None:
+            await maybeDeferred(self._api.stopListening)
+            await self._apiServer.closeAll()
         gone = self.connectors.closeAll("the listener stops")
         # Begun before the sessions are gone: their connectors come back at once.
         if self._tls is not None:

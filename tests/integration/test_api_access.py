@@ -9,7 +9,7 @@ import attrs
 from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.trial.unittest import TestCase
 from twisted.web.client import ResponseNeverReceived
@@ -97,13 +97,7 @@ class ApiTestCase(TestCase):
 
     async def stop(self, port: IListeningPort, server: ApiServer) -> None:
         await maybeDeferred(port.stopListening)
-        clients = list(server.protocols)
-        server.closeAll()
-        for _ in clients:
-            turn: Deferred[None] = Deferred()
-            loop: Any = reactor  # Any: as above
-            loop.callLater(0, turn.callback, None)
-            await turn
+        await server.closeAll()
 
     async def status(self, url: str, method: str, path: str, body: object, showing: Showing) -> int:
         """The status of one call."""

@@ -1,6 +1,7 @@
 """Sessions that follow one another, and ends that leave: real processes, and visitors who shall not notice."""
 
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -108,6 +109,20 @@ class DrainTests(SessionCase):
     def test_aListenerLetsItFinish(self) -> None:
         self.drained(self.listener, "the listener stops (goaway)")
         self.assertRaises(ConnectionRefusedError, self.visit, self.port)
+
+    def test_meanwhileTheApiShowsWhoIsThereAndEndsThem(self) -> None:
+        visitor, target = self.pair(self.server, self.port)
+        self.listener.send(SIGTERM)
+        self.connector.waitFor("the listener stops (goaway)")
+        status, text = self.call("GET", "/ready")
+        self.assertEqual((503, "the listener stops"), (status, json.loads(text)["reasons"][0]))
+        status, text = self.call("PUT", "/v1/ports/0", {"uid": "uid-1", "target_host": "127.0.0.1", "target_port": 80})
+        self.assertEqual((503, "port-closed"), (status, json.loads(text)["code"]))
+        status, text = self.call("GET", "/v1/connections")
+        (connection,) = json.loads(text)["connections"]
+        self.assertEqual(200, self.call("DELETE", f"/v1/connections/{connection['id']}")[0])
+        self.assertEqual(("reset", "reset"), (readToEnd(visitor), readToEnd(target)))
+        self.assertEqual((0, []), (self.listener.wait(), self.listener.stderr))
 
     def test_aConnectorLetsItFinish(self) -> None:
         self.drained(self.connector, "takes no more visitors (shutdown)")

@@ -16,7 +16,7 @@ class Client:
 
     def __init__(self, rig: Rig, gate: Gate | None = None) -> None:
         self.api = Api(rig.reactor, rig.connectors, rig.ports, rig.events, gate or Gate())
-        self.server = ApiServer(makeSite(self.api))
+        self.server = ApiServer(self.api, makeSite(self.api))
         self.connect()
 
     def connect(self) -> None:

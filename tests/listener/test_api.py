@@ -236,7 +236,20 @@ class LimitTests(ApiTestCase):
         self.assertTrue(self.client.transport.connected)
 
     def test_whenTheListenerStopsNoClientStays(self) -> None:
-        self.client.server.closeAll()
+        gone = self.client.server.closeAll()
+        self.rig.reactor.advance(0)
+        self.assertFalse(self.client.transport.connected)
+        self.successResultOf(gone)
+        self.assertNotIn("_abort", str(self.rig.reactor.getDelayedCalls()))
+        self.successResultOf(self.client.server.closeAll())
+
+    def test_whoDoesNotGoIsCutOff(self) -> None:
+        transport = self.client.transport
+        self.patch(transport, "abortConnection", transport.loseConnection)
+        self.patch(transport, "loseConnection", lambda: None)
+        gone = self.client.server.closeAll()
+        self.rig.reactor.advance(server.FAREWELL_SECONDS)
+        self.successResultOf(gone)
         self.assertFalse(self.client.transport.connected)
 
 

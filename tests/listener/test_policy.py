@@ -20,7 +20,7 @@ class EnforcementTests(SynchronousTestCase):
         self.rig = Rig()
 
     def enforce(self, rules: str) -> None:
-        self.rig.lobby.policy = parsePolicy(rules)
+        self.rig.ports.enforce(parsePolicy(rules))
 
     def connect(self, **attributes: object) -> FakeSession:
         session = self.rig.session()
@@ -63,10 +63,34 @@ class EnforcementTests(SynchronousTestCase):
         self.connect()
         first = self.rig.visit(18080)
         self.rig.settle()
-        self.enforce("[[port]]\nuids = ['home-*']")
+        self.enforce("[[visitor]]\nsources = ['10.0.0.0/8']")
         second = self.rig.visit(18080)
         self.rig.settle()
         self.assertEqual((False, True), (first.sawReset, second.sawReset))
+
+    def test_aPortThatNewRulesForbidIsClosedUntilTheyAllowIt(self) -> None:
+        for spec in (SPEC, PortSpec(18081, "home-1", "x", 80)):
+            self.successResultOf(self.rig.ports.desire(spec))
+        self.connect()
+        visitor = self.rig.visit(18080)
+        self.rig.settle()
+        self.enforce("[[port]]\nuids = ['home-*']")
+        self.assertEqual([18081], list(self.rig.sockets.bound))
+        entry = self.rig.ports.entry(18080)
+        self.assertFalse(entry.isBound)
+        (told,) = self.rig.told("port.waiting")
+        self.assertEqual((18080, entry.waitsFor), (told["port"], told["reason"]))
+        self.assertIn("[[port]]", entry.waitsFor)
+        self.assertEqual((False, {18080, 18081}), (visitor.sawReset, set(self.rig.store.disk)))
+        self.enforce("")
+        self.assertEqual({18080, 18081}, set(self.rig.sockets.bound))
+        self.assertEqual("", entry.waitsFor)
+
+    def test_afterTheStopNewRulesOpenNothing(self) -> None:
+        self.successResultOf(self.rig.ports.desire(SPEC))
+        self.successResultOf(self.rig.ports.stop(0))
+        self.enforce("")
+        self.assertEqual(({}, []), (self.rig.sockets.bound, self.rig.reactor.getDelayedCalls()))
 
     def test_sources(self) -> None:
         self.enforce("[[visitor]]\nsources = ['10.0.0.0/8']")
@@ -92,10 +116,10 @@ class EnforcementTests(SynchronousTestCase):
         self.successResultOf(self.rig.ports.desire(SPEC))
         self.successResultOf(self.rig.ports.stop(0))
         ports = self.rig.makePorts()
-        self.enforce("[[port]]\nuids = ['home-*']")
+        ports.enforce(parsePolicy("[[port]]\nuids = ['home-*']"))
         ports.load()
         ports.restore()
         self.assertEqual({}, self.rig.sockets.bound)
-        self.enforce("")
+        self.rig.lobby.policy = parsePolicy("")
         self.rig.reactor.advance(5)
         self.assertIn(18080, self.rig.sockets.bound)

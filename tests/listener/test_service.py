@@ -118,7 +118,8 @@ class ServiceTests(SynchronousTestCase):
         watch: Any = FakeWatch(self.done)  # Any: a fake, by shape
         quic: Any = FakeQuic(self.done)  # Any: the same
         rig, threads = self.rig, FakeThreads(self.done)
-        server = ApiServer(makeSite(Api(rig.reactor, rig.connectors, rig.ports, rig.events)))
+        api = Api(rig.reactor, rig.connectors, rig.ports, rig.events)
+        server = ApiServer(api, makeSite(api))
         audit = AuditLog(Path(self.mktemp()), rig.events)
         ends = rig.verifier, rig.connectors, quic, tls
         return ListenerService(self.settings, reactor, [watch], *ends, rig.ports, rig.store, threads, server, audit)
@@ -230,16 +231,17 @@ class ServiceTests(SynchronousTestCase):
         visitor = self.rig.visit(18080)
         self.rig.settle()
         del self.done[:]
+        self.patch(self.service._api, "stopListening", lambda: self.done.append("API stops"))
         stopping = self.service.stopService()
         self.assertEqual({}, self.rig.sockets.bound)
-        self.assertEqual(["watch stops"], self.done)
+        self.assertEqual([], self.done)
         self.assertIsNone(session.closedWith)
         self.rig.reactor.advance(self.settings.drainSeconds)
         self.rig.settle()
         self.successResultOf(stopping)
         self.assertTrue(visitor.sawReset)
         self.assertEqual((Code.SHUTDOWN, "the listener stops"), session.closedWith)
-        self.assertEqual(["watch stops", "quic stops", "threads stop"], self.done)
+        self.assertEqual(["watch stops", "API stops", "quic stops", "threads stop"], self.done)
         self.assertTrue(self.rig.verifier.isStopped)
         self.assertEqual([], self.rig.reactor.getDelayedCalls())
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from typing import Any
 
 from twisted.internet.testing import StringTransport
@@ -64,7 +65,22 @@ class ReadyTests(WatchTestCase):
         self.rig.visit(18080)
         self.rig.settle()
         self.rig.ports.withdraw(18080, 60)
-        self.assertEqual((503, ["port 18080 is draining"]), (self.ready()[0], self.ready()[1]["reasons"]))
+        self.assertEqual((503, ["port 18080 is draining"]), self.reasons())
+
+    def test_notWhileTheListenerStops(self) -> None:
+        self.rig.connected("uid-1")
+        self.rig.visit(18080)
+        self.rig.settle()
+        self.rig.ports.stop(60)
+        self.assertEqual((503, ["the listener stops", "port 18080 is draining"]), self.reasons())
+
+    def test_notWhileNoVisitorIsAccepted(self) -> None:
+        self.rig.lobby.pausedBy = lambda: "no more coffee"
+        self.assertEqual((503, ["no port accepts visitors for now: no more coffee"]), self.reasons())
+
+    def reasons(self) -> tuple[int, list[str]]:
+        status, told = self.ready()
+        return status, told["reasons"]
 
 
 class MetricsTests(WatchTestCase):
@@ -113,6 +129,11 @@ class MetricsTests(WatchTestCase):
             ('socketwarp_sessions{carrier="quic",protocol="hq-29"}', 1),
         ):
             self.assertEqual(value, figures[name])
+
+    def test_aPauseShows(self) -> None:
+        for reason, value in (("", 0), ("no more coffee", 1)):
+            self.rig.lobby.pausedBy = partial(str, reason)
+            self.assertEqual(value, self.figures()["socketwarp_accepting_paused"])
 
     def test_aClosedPortLeavesNoSeries(self) -> None:
         self.rig.visit(18080)
@@ -224,9 +245,13 @@ class EventTests(WatchTestCase):
         self.assertEqual(before, len(self.rig.reactor.getDelayedCalls()))
 
     def test_whenTheListenerStopsNobodyFollows(self) -> None:
-        self.follow()
+        following = self.follow()
         self.client.server.closeAll()
         self.assertEqual(set(), self.client.api.streams)
+        self.rig.reactor.advance(0)
+        self.assertFalse(self.client.transport.connected)
+        self.wish(18081)
+        self.assertEqual([], self.told(following))
 
     def test_thereIsALimitToThem(self) -> None:
         self.patch(watching, "STREAM_LIMIT", 1)

@@ -40,16 +40,17 @@ def makeApi(
         return (*settings.apiHosts, *(tls.current.names if tls is not None else ()))
 
     gate = Gate(None if tokens is None else lambda: tokens.current, names)
-    site = makeSite(Api(reactor, connectors, ports, events, gate))
+    api = Api(reactor, connectors, ports, events, gate)
+    site = makeSite(api)
     if tls is None:
-        return ApiServer(site), files
+        return ApiServer(api, site), files
     contexts = CurrentContext(tls.current)
 
     def renew(fresh: ServerTls) -> None:
         contexts.current = fresh
 
     tls.changed = renew
-    return ApiServer(TLSMemoryBIOFactory(contexts, False, site, reactor), isTls=True), files
+    return ApiServer(api, TLSMemoryBIOFactory(contexts, False, site, reactor), isTls=True), files
 
 
 def _watchTls(settings: ListenerSettings, reactor: Any) -> FileWatch[ServerTls] | None:  # Any: as above

@@ -21,7 +21,7 @@ def tag(spec: PortSpec) -> str:
 
 def stateOf(api: Api, entry: Entry) -> str:
     """What an entry is doing, in a word; docs/api.rst says what they mean."""
-    if entry.closing:
+    if entry.isDraining:
         return "draining"
     if not entry.isBound:
         return "unbound"

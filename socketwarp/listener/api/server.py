@@ -2,9 +2,11 @@
 
 from klein import KleinRenderable
 from klein.resource import KleinResource
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.http import Request as HttpRequest
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
@@ -18,6 +20,8 @@ from .problems import refuse, writeText
 IDLE_SECONDS = 15.0
 #: Connections at a time; the silent ones of 200 clients leave room for others.
 CLIENT_LIMIT = 512
+#: Seconds that clients have, when the listener stops, to take the answers that are on their way.
+FAREWELL_SECONDS = 1.0
 #: The first byte of a TLS record that begins a handshake (RFC 8446 §5.1); no request begins with it.
 TLS_HANDSHAKE = b"\x16"
 NO_TLS = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -99,19 +103,52 @@ class ApiServer(WrappingFactory):
 
     noisy = False
 
-    def __init__(self, served: IProtocolFactory, isTls: bool = False) -> None:
+    def __init__(self, api: Api, served: IProtocolFactory, isTls: bool = False) -> None:
         """
         :param isTls: whether what is served speaks TLS by itself.
         """
         super().__init__(served)
         self.protocol = ProtocolWrapper if isTls else PlainClient
+        self._api = api
+        self._gone: list[Deferred[None]] = []
 
     # WrappingFactory's own annotation forgets that a factory may turn a connection away.
     def buildProtocol(self, address: IAddress | None) -> ProtocolWrapper | None:  # type: ignore[override]  # see above
         """A client comes; one too many is turned away."""
         return super().buildProtocol(address) if len(self.protocols) < CLIENT_LIMIT else None
 
-    def closeAll(self) -> None:
-        """End the connections that clients keep for later calls, and calls that aren't answered yet."""
+    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
+        """A client is gone."""
+        super().unregisterProtocol(p)
+        if not self.protocols:
+            gone, self._gone = self._gone, []
+            for each in gone:
+                each.callback(None)
+
+    def closeAll(self) -> Deferred[None]:
+        """
+        End all connections: calls that are answered in this turn have their answer, those that aren't are cut off.
+        Fires when all are gone, after `FAREWELL_SECONDS` at the latest.
+        """
+        for stream in tuple(self._api.streams):
+            stream.end()
+        gone: Deferred[None] = Deferred()
+        if not self.protocols:
+            return succeed(None)
+        self._gone.append(gone)
+        self._api.clock.callLater(0, self._close)
+        end = self._api.clock.callLater(FAREWELL_SECONDS, self._abort)
+        return gone.addCallback(lambda _: end.cancel() if end.active() else None)
+
+    def _close(self) -> None:
+        for client in list(self.protocols):
+            inner = client.wrappedProtocol
+            if isinstance(inner, TLSMemoryBIOProtocol):  # has what is still to be encrypted
+                inner.unregisterProducer()  # the channel, which stays one as long as it lives
+                inner.loseConnection()
+            else:
+                client.loseConnection()
+
+    def _abort(self) -> None:
         for client in list(self.protocols):
             client.abortConnection()

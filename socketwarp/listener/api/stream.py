@@ -73,6 +73,11 @@ class EventStream:
             heart.stop()
             leave()
 
+    def end(self) -> None:
+        """Say no more."""
+        if not self._over.called:
+            self._over.callback(None)
+
     def _begin(self) -> None:
         for name, value in (
             (b"Content-Type", b"text/event-stream"),
@@ -104,7 +109,7 @@ class EventStream:
 
     def _beat(self) -> None:
         if not self._isWelcome():
-            self._over.callback(None)
+            self.end()
         elif not self._paused:
             self._request.write(b": still here\n\n")
 

@@ -10,8 +10,11 @@ from .stream import STREAM_LIMIT, EventStream, resumeAt
 
 @route("GET", "/ready", READ)
 def ready(api: Api, call: Call) -> Answer:
-    """Whether every wished port is open to visitors; 503 with the reasons when one isn't."""
-    reasons = [
+    """Whether every wished port is open to visitors; 503 with the reasons when one isn't, or the listener stops."""
+    reasons = ["the listener stops"] if api.ports.isStopping else []
+    if paused := api.ports.pausedBy:
+        reasons.append(f"no port accepts visitors for now: {paused}")
+    reasons += [
         f"port {entry.spec.port} is {stateOf(api, entry)}" + (f": {entry.waitsFor}" if entry.waitsFor else "")
         for entry in api.ports.entries()
         if not entry.isBound and call.caller.sees(entry.spec.port, entry.spec.uid)
