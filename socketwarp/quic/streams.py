@@ -153,9 +153,16 @@ class Streams:
             self.due.pop(state, None)
             if self._isTheirs(state.streamId):
                 self._ended += 1
-                target = self._ended + self.limits.streams
-                # In steps: a frame for each stream that ends would double the packets of short connections.
-                self.maxStreamsDue = self.maxStreamsDue or target - self.maxStreams > self.limits.streams // 4
+                self._considerStreams()
+
+    def _considerStreams(self) -> None:
+        """
+        Let the peer have the places of streams that are over, in steps: a frame for each stream that ends would double
+        the packets of short connections. The fewer places are left, the smaller the step; with none left it is one.
+        """
+        freed, left = self._ended + self.limits.streams - self.maxStreams, self.maxStreams - self._opened
+        if freed and 2 * freed >= left:
+            self.maxStreamsDue = True
 
     def grantStreams(self) -> int:
         """The number for a MAX_STREAMS frame."""
@@ -191,6 +198,7 @@ class Streams:
             state = self.states[eachId] = StreamState(self, eachId, self.peerWindowOfTheirs)
             self.touched[state] = None
         self._opened = count
+        self._considerStreams()
         return state
 
     def _isTheirs(self, streamId: int) -> bool:

@@ -216,21 +216,41 @@ class OpenTests(StreamsCase):
         self.streams.peerMaxStreams = 4
         self.assertTrue(self.streams.canOpen)
 
+    def end(self, number: int) -> None:
+        """One of the peer's streams ends in both directions."""
+        self.receive(number * 4, 0, 0, True)
+        state = self.streams.states[number * 4]
+        state.sending.finish()
+        self.streams.queue(state)
+        segments = self.streams.cut(self.streams.sendable.popleft(), 1000, 64)
+        self.assertIn(number * 4, self.streams.states)
+        state.segmentsAcknowledged(segments)
+        self.assertNotIn(number * 4, self.streams.states)
+
     def test_theLimitIsGivenBackWhenBothDirectionsHaveEnded(self) -> None:
-        for number in range(6):
+        for number in range(7):
             self.assertFalse(self.streams.maxStreamsDue)
-            self.receive(number * 4, 0, 0, True)
-            state = self.streams.states[number * 4]
-            state.sending.finish()
-            self.streams.queue(state)
-            segments = self.streams.cut(self.streams.sendable.popleft(), 1000, 64)
-            self.assertIn(number * 4, self.streams.states)
-            state.segmentsAcknowledged(segments)
-            self.assertNotIn(number * 4, self.streams.states)
+            self.end(number)
         self.assertTrue(self.streams.maxStreamsDue)
-        self.assertEqual(26, self.streams.grantStreams())
-        self.receive(25 * 4, 0, 1)
-        self.refused(QuicErrorCode.STREAM_LIMIT_ERROR, self.receive, 26 * 4, 0, 1)
+        self.assertEqual(27, self.streams.grantStreams())
+        self.receive(26 * 4, 0, 0)
+        self.refused(QuicErrorCode.STREAM_LIMIT_ERROR, self.receive, 27 * 4, 0, 0)
+
+    def test_besideStreamsThatStayTheLastPlacesAreGivenBackOneByOne(self) -> None:
+        self.receive(19 * 4, 0, 0)
+        for number in range(4):
+            self.end(number)
+            self.assertTrue(self.streams.maxStreamsDue)
+            self.assertEqual(21 + number, self.streams.grantStreams())
+            self.receive((20 + number) * 4, 0, 0)
+            self.assertFalse(self.streams.maxStreamsDue)
+
+    def test_whatEndedWhileThereWereManyPlacesIsGivenBackWhenTheyAreTaken(self) -> None:
+        self.end(0)
+        self.receive(16 * 4, 0, 0)
+        self.assertFalse(self.streams.maxStreamsDue)
+        self.receive(17 * 4, 0, 0)
+        self.assertTrue(self.streams.maxStreamsDue, "one is over, and two are left")
 
     def test_tenThousandStreamsAreInNoQueueWhileIdle(self) -> None:
         streams = Streams(False, Limits())
