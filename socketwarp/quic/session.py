@@ -94,6 +94,7 @@ class Session:
         self.isOpen = True
         self.isEstablished = False
         self.streams = engine.streams
+        self._recovery = engine.recovery
         self._engine = engine
         self._sender = sender
         self._routes = routes
@@ -138,7 +139,7 @@ class Session:
     def isSilent(self) -> bool:
         """See `ISession`: probes go unanswered, and nothing else has come for `SILENT_SECONDS`."""
         isLate = self._clock.seconds() > self._lastHeard + SILENT_SECONDS
-        return isLate and self._engine.recovery.timeouts >= SILENT_TIMEOUTS
+        return isLate and self._recovery.timeouts >= SILENT_TIMEOUTS
 
     def openStream(self) -> "Deferred[IStream]":
         """See `ISession`."""
@@ -179,13 +180,13 @@ class Session:
 
     def statistics(self) -> SessionStatistics:
         """See `ISession`."""
-        recovery, streams = self._engine.recovery, self.streams
+        recovery, streams = self._recovery, self.streams
         return SessionStatistics(
             streams.bytesDelivered,
             streams.bytesAcknowledged,
             recovery.smoothedRtt,
             recovery.lostPackets,
-            self._engine.datagramSize,
+            0 if self._isGone else self._engine.datagramSize,
             len(streams.states),
             streams.buffered,
         )
@@ -388,8 +389,9 @@ class Session:
         if self._isGone:
             return
         self._isGone = True
-        self._timer.cancel()
-        self._alive.cancel()
+        self._timer.end()
+        self._alive.end()
+        self._engine.release()
         self._routes.sessionEnded(self)
         closed, self._closed = self._closed, []
         for each in closed:

@@ -32,6 +32,15 @@ class Timer:
             self._call.cancel()
             self._call = None
 
+    def end(self) -> None:
+        """Never fire again, and forget whom to tell, who holds this."""
+        self.cancel()
+        self._fired = _nobody
+
     def _fire(self) -> None:
         self._call = None
         self._fired()
+
+
+def _nobody() -> None:
+    """Whom a timer tells that has ended."""

@@ -1,6 +1,8 @@
 """Servers and clients: who is admitted, what is answered to whom, and that all of it goes away again."""
 
+import gc
 from os import urandom
+from weakref import ref
 
 from aioquic._buffer import Buffer
 from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
@@ -129,6 +131,30 @@ class AdmissionTests(EndpointCase):
         self.network.run(10.1)
         self.assertEqual((0, {}), (self.unfinished(), self.server._routes))
         self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_itsMemoryIsFreeThenWithoutACollection(self) -> None:
+        """Or strangers could fill the memory with what nobody looks for yet."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for _ in range(3):
+            self.strange(firstDatagram())
+        parts = [ref(each) for session in self.server._sessions for each in (session, session._engine)]
+        self.assertEqual(6, len(parts))
+        self.network.run(10.1)
+        self.assertEqual([None] * 6, [each() for each in parts])
+
+    def test_ofASessionThatIsOverOnlyItsEndIsKept(self) -> None:
+        _, server = self.connect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        parts = [ref(each) for each in (server._engine.tls, server._engine._oneRttKeys)]
+        chain, address = server.peerChain, server.peerAddress
+        server.close(0, "enough")
+        self.network.run(5)
+        self.assertEqual([None] * 2, [each() for each in parts])
+        self.assertEqual((chain, address), (server.peerChain, server.peerAddress))
+        self.assertEqual(0, server.statistics().pathMtu)
+        self.successResultOf(server.whenClosed())
 
     def test_atMostThreeTimesWhatCameIsSentBeforeValidation(self) -> None:
         """RFC 9000 §8.1, over all its retransmissions."""
