@@ -39,7 +39,9 @@ class World:
         self.rig = Rig()
         self.rig.verifier.automatic = True
         terms = Terms(sharedUids=frozenset({"uid-1"}) if isShared else frozenset())
-        self.connectors = Connectors(self.rig.reactor, self.rig.verifier, self.rig.events, terms=terms)
+        self.connectors = Connectors(
+            self.rig.reactor, self.rig.verifier, self.rig.events, self.rig.denials, terms=terms
+        )
         self.links: dict[str, Link] = {}
         self.sessions: list[FakeSession] = []
         self.isUp = True

@@ -71,11 +71,12 @@ class Session:
 
 @attrs.frozen
 class Connector:
-    """A connector that is here."""
+    """A connector that is here, or isn't let in until a time; older listeners don't say that."""
 
     uid: str
     ports: list[int]
     sessions: list[Session]
+    denied_until: str | None = None
 
 
 @attrs.frozen

@@ -13,18 +13,23 @@ from ._show import say, showBytes, showJson, showSeconds, showTable, showTime
 @click.command("connectors")
 @click.argument("uid", required=False)
 @click.option("--disconnect", is_flag=True, help="End the sessions of UID; it comes back at once, unless --deny.")
-@click.option("--deny", type=duration, help="With --disconnect: don't let it in again for that time; 0 lets it in.")
+@click.option(
+    "--deny",
+    type=duration,
+    help="With --disconnect: don't let it in again for that time, whatever is restarted; 0 lets it in.",
+)
 @dryRun
 @asJson
 @callsApi
 def connectors(api: Api, uid: str | None, disconnect: bool, deny: float | None, dryRun: bool, asJson: bool) -> None:
     """
-    List the connectors that are here, or show the one of UID; or send it away.
+    List the connectors that are here, and those that are denied; or show the one of UID; or send it away.
 
     \b
     Examples:
       socketwarp connectors
       socketwarp connectors office --disconnect --deny 1h
+      socketwarp connectors office --disconnect --deny 0
     """
     if (deny is not None or dryRun) and not disconnect:
         raise click.UsageError("--deny and --dry-run go with --disconnect")
@@ -49,7 +54,12 @@ def _path(uid: str) -> str:
 
 
 def _rows(found: list[Connector]) -> list[tuple[object, ...]]:
-    return [
+    denied = [
+        (each.uid, " ".join(map(str, each.ports)), f"denied until {showTime(each.denied_until)}", *[None] * 6)
+        for each in found
+        if each.denied_until is not None
+    ]
+    return denied + [
         (
             connector.uid,
             " ".join(map(str, connector.ports)),
@@ -68,6 +78,8 @@ def _rows(found: list[Connector]) -> list[tuple[object, ...]]:
 
 def _details(connector: Connector) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [("uid", connector.uid), ("ports", " ".join(map(str, connector.ports)))]
+    if connector.denied_until is not None:
+        rows.append(("denied until", showTime(connector.denied_until)))
     for each in connector.sessions:
         rows += [
             ("session", f"{each.session}, leaving" if each.leaving else each.session),

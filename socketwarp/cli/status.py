@@ -36,7 +36,7 @@ def status(context: click.Context, api: Api, asJson: bool) -> None:
         "ready": ready.ready,
         "reasons": ready.reasons,
         "ports": dict(Counter(each.state for each in ports)),
-        "connectors": None if here is None else [each.uid for each in here],
+        "connectors": None if here is None else [each.uid for each in here if each.sessions],
         "sessions": None if here is None else dict(Counter(one.carrier for each in here for one in each.sessions)),
         "connections": visitors.total,
     }

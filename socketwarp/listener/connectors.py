@@ -27,6 +27,7 @@ from ..errors import (
 )
 from ..interfaces import Address, Identity, ISession, IVerifier
 from ..wire.messages import PING, YIELDS, Goaway, Hello, Message, Refused, Welcome
+from .denials import Denials, deniedFor
 from .events import Events, showAddress
 from .greeting import Channel
 from .recheck import CheckRunning, Recheck, RecheckPolicy, checkNothing
@@ -38,8 +39,6 @@ from .waiting import WaitingRoom
 VERIFYING_LIMIT = 1024
 #: Seconds that a connector has to hear why its session ends, and to end it itself, before we do.
 FAREWELL_SECONDS = 0.5
-#: Uids that operators may have sent away at a time.
-DENIED_LIMIT = 1000
 #: Seconds after which a connector may ask again that was refused for a reason that passes.
 RETRY_SECONDS = 5.0
 #: Seconds that the streams of a session may take to finish after its connector has renewed itself: a day. Its
@@ -67,11 +66,16 @@ class Terms:
 
 @attrs.define(eq=False)
 class Connectors:
-    """The sessions, from their handshake to their end."""
+    """
+    The sessions, from their handshake to their end.
+
+    :ivar denials: who isn't let in for a time.
+    """
 
     _clock: IReactorTime
     _verifier: IVerifier
     _events: Events
+    denials: Denials
     _policy: RecheckPolicy = attrs.field(factory=RecheckPolicy)
     _terms: Terms = attrs.field(factory=Terms)
     _checkRunning: CheckRunning = checkNothing
@@ -80,7 +84,6 @@ class Connectors:
     _roster: Roster = attrs.field(factory=Roster, init=False)
     _waiting: WaitingRoom = attrs.field(factory=WaitingRoom, init=False)
     _stopping: str | None = attrs.field(default=None, init=False)
-    _denied: dict[str, float] = attrs.field(factory=dict, init=False)  # until when, POSIX seconds
 
     _log = Logger()
 
@@ -121,28 +124,13 @@ class Connectors:
         if connector.isLeaving and not connector.visitors and connector.session.isOpen:
             self._closeEmpty(connector)
 
-    def dismiss(self, uid: str, seconds: float) -> None:
-        """
-        End a uid's sessions, by an operator's wish, and let it in again only after a while.
-
-        :param seconds: how long; 0: it may come again at once, and one that was sent away before may as well.
-        :raises errors.LimitReached: too many are sent away already; nothing has changed.
-        """
-        now = self._clock.seconds()
-        self._denied = {each: until for each, until in self._denied.items() if until > now and each != uid}
-        if len(self._denied) >= DENIED_LIMIT and seconds:
-            raise LimitReached(f"{DENIED_LIMIT} uids are denied already: a policy is the place for so many")
-        if seconds:
-            self._denied[uid] = now + seconds
+    def dismiss(self, uid: str) -> None:
+        """End a uid's sessions, by an operator's wish."""
+        left = self.denials.left(uid)
+        code, text = (Code.DENIED, deniedFor(left)) if left else (Code.SHUTDOWN, "an operator ended it")
         for connector in self:
             if connector.uid == uid:
-                code, text = (Code.DENIED, _deniedFor(seconds)) if seconds else (Code.SHUTDOWN, "an operator ended it")
                 self._farewell(connector.session, Goaway("dismissed", 0.0, text), code, text)
-
-    def _checkDenied(self, uid: str) -> None:
-        left = self._denied.get(uid, 0.0) - self._clock.seconds()
-        if left > 0:
-            raise ConnectorDenied(_deniedFor(left), left)
 
     # -- coming
 
@@ -171,7 +159,7 @@ class Connectors:
             await channel.open(self._clock)
             identity = await self._ask(session)
             if session.isOpen:
-                self._checkDenied(identity.uid)
+                self.denials.check(identity.uid)
                 self._admitted(session, channel, identity)
         except SocketwarpError as error:
             if session.isOpen:  # else it died meanwhile, and its question was taken back
@@ -365,10 +353,6 @@ class Connectors:
         for session in sessions:
             session.close(Code.SHUTDOWN, reason)
         return DeferredList(gone).addCallback(lambda _: None)
-
-
-def _deniedFor(seconds: float) -> str:
-    return f"an operator has sent this connector away for {seconds:.0f} s"
 
 
 def _software(hello: Hello | None) -> str | None:

@@ -41,6 +41,7 @@ from ..wire.dialect import DIALECTS
 from .api import ApiServer, makeApi
 from .audit import AuditLog
 from .connectors import Connectors, Terms
+from .denials import Denials
 from .descriptors import Descriptors
 from .entries import Lobby
 from .events import Events, showAddress
@@ -83,13 +84,14 @@ def makeListener(
     events = Events(reactor.seconds)
     policy = RecheckPolicy(settings.recheckSeconds, settings.recheckGrace)
     terms = Terms(settings.keepAlive, settings.idleTimeout, frozenset(settings.sharedUids))
-    connectors = Connectors(reactor, verifier, events, policy, terms, checkRunning)
+    threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
+    store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
+    denials = Denials(reactor.seconds, store)
+    connectors = Connectors(reactor, verifier, events, denials, policy, terms, checkRunning)
     poll = Poll(reactor)
     quic = QuicServer(
         reactor, credentials.current, list(DIALECTS), _transport(settings), admit, connectors.turnedAway, poll.soon
     )
-    threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
-    store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
     descriptors = Descriptors(reactor, poll, events, raiseLimit())
     tls = None
     if settings.tlsPort != "off":
@@ -209,11 +211,12 @@ class ListenerService(Service):
 
     def openState(self) -> None:
         """
-        See `IStateful.openState`: the stored wishes, and the audit log.
+        See `IStateful.openState`: the stored wishes and denials, and the audit log.
 
         :raises errors.ConfigurationError: the state directory can't be used, or what is in it can't be trusted.
         """
         self.ports.load()
+        self.connectors.denials.load()
         self._audit.start()
         self._hasState = True
 

@@ -1,10 +1,10 @@
 """
-Open ports that survive a restart: wishes kept in SQLite.
+What survives a restart, kept in SQLite: the wishes for open ports, and which uids aren't let in for a time.
 
-One row for each wished port. Every change is committed to the disk (WAL, synchronous FULL) before its Deferred fires. A
-database that can't be trusted stops the listener from starting: to start with no ports would look like success while
-every visitor is turned away. That is why a new database gets its name only when it is complete; one that is there and
-empty has lost what it held.
+One row for each wished port and denied uid. Every change is committed to the disk (WAL, synchronous FULL) before its
+Deferred fires. A database that can't be trusted stops the listener from starting: to start with no ports would look
+like success while every visitor is turned away. That is why a new database gets its name only when it is complete; one
+that is there and empty has lost what it held.
 """
 
 import os
@@ -46,6 +46,7 @@ MIGRATIONS = (
         FROM ports_1;
     DROP TABLE ports_1
     """,
+    "CREATE TABLE denied (uid TEXT PRIMARY KEY, until REAL NOT NULL)",
 )
 
 #: Seconds to wait for another process that holds the database, before giving up.
@@ -65,7 +66,7 @@ class Kept:
 
 
 class IPortStore(Interface):
-    """Where wishes are kept."""
+    """Where wishes and denials are kept."""
 
     def load() -> list[Kept]:
         """
@@ -87,6 +88,16 @@ class IPortStore(Interface):
     def remove(port: int) -> "Deferred[None]":  # noqa: N805 - see above
         """Forget the wish for a port; fires, or fails, as `put` does."""
 
+    def denied() -> dict[str, float]:
+        """Until when uids aren't let in, POSIX seconds, as it was when `load` was called."""
+
+    def deny(uid: str, until: float, now: float) -> "Deferred[None]":  # noqa: N805 - see above
+        """
+        Keep until when a uid isn't let in, and forget those whose time is over; fires, or fails, as `put` does.
+
+        :param until: POSIX seconds, as `now`; no later than that: the uid is let in again.
+        """
+
     def close() -> "Deferred[None]":
         """Finish what was begun and let go of the file."""
 
@@ -100,8 +111,8 @@ for _network in (IPv4Network, IPv6Network):
     _converter.register_unstructure_hook(_network, str)
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, list[Kept]]:
-    """The database, and the wishes in it."""
+def _open(path: Path) -> tuple[sqlite3.Connection, list[Kept], dict[str, float]]:
+    """The database, and the wishes and denials in it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         _make(path)
@@ -110,7 +121,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, list[Kept]]:
     try:
         _check(connection)
         _migrate(connection)
-        return connection, _wishes(connection)
+        return connection, _wishes(connection), _denied(connection)
     except BaseException:
         connection.close()
         raise
@@ -141,6 +152,10 @@ def _wishes(connection: sqlite3.Connection) -> list[Kept]:
         "SELECT port, uid, target_host, target_port, bind_address, limits, options, used FROM ports ORDER BY port"
     )
     return [_kept(*row) for row in rows]
+
+
+def _denied(connection: sqlite3.Connection) -> dict[str, float]:
+    return {str(uid): float(until) for uid, until in connection.execute("SELECT uid, until FROM denied")}
 
 
 def _kept(
@@ -184,11 +199,12 @@ def _isDamage(error: Exception) -> bool:
 @implementer(IPortStore)
 @attrs.define(eq=False)
 class SqlitePortStore:
-    """Wishes in an SQLite database in a directory, both made when they aren't there."""
+    """An SQLite database in a directory, both made when they aren't there."""
 
     _directory: Path
     _inThread: RunInThread
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
+    _denied: dict[str, float] = attrs.field(factory=dict, init=False)
 
     @property
     def path(self) -> Path:
@@ -202,7 +218,7 @@ class SqlitePortStore:
         :raises errors.ConfigurationError: the directory can't be used, or the database is damaged or too new.
         """
         try:
-            self._connection, wishes = _open(self.path)
+            self._connection, wishes, self._denied = _open(self.path)
             return wishes
         except (sqlite3.Error, OSError, ValueError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
             if _isDamage(error):
@@ -236,6 +252,15 @@ class SqlitePortStore:
         """See `IPortStore.remove`."""
         return self._change("DELETE FROM ports WHERE port = ?", port)
 
+    def denied(self) -> dict[str, float]:
+        """See `IPortStore.denied`."""
+        return self._denied
+
+    def deny(self, uid: str, until: float, now: float) -> Deferred[None]:
+        """See `IPortStore.deny`."""
+        kept = self._change("INSERT OR REPLACE INTO denied VALUES (?, ?)", uid, until)
+        return kept.addCallback(lambda _: self._change("DELETE FROM denied WHERE until <= ?", now))
+
     def close(self) -> Deferred[None]:
         """See `IPortStore.close`."""
         return self._inThread(self._close)
@@ -245,10 +270,10 @@ class SqlitePortStore:
             self._connection.close()
             self._connection = None
 
-    def _change(self, statement: str, *values: int | str) -> Deferred[None]:
+    def _change(self, statement: str, *values: int | float | str) -> Deferred[None]:
         return self._inThread(self._execute, statement, values)
 
-    def _execute(self, statement: str, values: tuple[int | str, ...]) -> None:
+    def _execute(self, statement: str, values: tuple[int | float | str, ...]) -> None:
         try:
             if self._connection is None:
                 raise sqlite3.ProgrammingError("it is closed")

@@ -32,6 +32,18 @@ class Connectors(CliCase):
         self.assertIn("uid-1: 1 sessions ended\n", self.run_("connectors", "uid-1", "--disconnect").stdout)
         self.assertEqual(60.0, self.json("connectors", "uid-1", "--disconnect", "--deny", "60")["denied_seconds"])
 
+    def test_who_is_denied_is_shown_and_let_in_again(self) -> None:
+        self.open()
+        self.run_("connectors", "uid-1", "--disconnect", "--deny", "1h")
+        self.rig.reactor.advance(1)
+        self.rig.settle()
+        listed = self.run_("connectors").stdout
+        self.assertRegex(listed, r"(?m)^uid-1 +18080 +denied until 1970-01-01 01:00:00Z$")
+        self.assertRegex(self.run_("connectors", "uid-1").stdout, "denied until +1970-01-01 01:00:00Z")
+        self.assertEqual([], self.json("status", status=0)["connectors"])
+        self.run_("connectors", "uid-1", "--disconnect", "--deny", "0")
+        self.assertEqual([], self.json("connectors"))
+
     def test_wrong_usage(self) -> None:
         self.run_("connectors", "--disconnect", status=2)
         self.run_("connectors", "uid-1", "--deny", "1h", status=2)

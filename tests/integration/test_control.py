@@ -225,6 +225,25 @@ class Records(ControlCase):
             self.assertTrue(each["address"].startswith("127.0.0.1:"))
 
 
+class Denials(ControlCase):
+    """Who was sent away for a time."""
+
+    def test_a_restart_lets_nobody_in_too_early(self) -> None:
+        self.startBoth()
+        self.json("DELETE", "/v1/connectors/uid-1?deny=3600")
+        self.listener.waitFor("connector uid-1 lost")
+        before = self.json("GET", "/v1/connectors/uid-1")
+        self.assertIsNotNone(before["denied_until"])
+        self.listener.end()
+        self.startListener()
+        self.connector.end()
+        self.assertEqual([before], self.json("GET", "/v1/connectors"))
+        self.start("swconnector")
+        self.listener.waitFor("refused: an operator has sent this connector away")
+        self.json("DELETE", "/v1/connectors/uid-1?deny=0")
+        self.assertEqual([], self.json("GET", "/v1/connectors"))
+
+
 class Crowds(ControlCase):
     """More callers and visitors than there is room for."""
 

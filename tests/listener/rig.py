@@ -14,6 +14,7 @@ from zope.interface import implementer
 from socketwarp.errors import PortUnavailable, StoreUnavailable, VerifierFault
 from socketwarp.interfaces import Identity, IVerifier, plainAddress
 from socketwarp.listener.connectors import Connectors
+from socketwarp.listener.denials import Denials
 from socketwarp.listener.entries import Lobby
 from socketwarp.listener.events import Events
 from socketwarp.listener.ports import Ports
@@ -75,7 +76,7 @@ class MemoryStore:
     """
     A store whose disk is a dictionary.
 
-    :ivar used: visitors accepted, by port, of those that are counted.
+    :ivar used: visitors accepted, by port, of those that are counted. ``away``: uids that are denied, and until when.
     :ivar slow: changes wait until `finish`.
     :ivar broken: changes fail.
     """
@@ -83,6 +84,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.disk: dict[int, PortSpec] = {}
         self.used: dict[int, int] = {}
+        self.away: dict[str, float] = {}
         self.slow = False
         self.broken = False
         self._waiting: list[Callable[[], None]] = []
@@ -107,6 +109,12 @@ class MemoryStore:
 
     def remove(self, port: int) -> Deferred[None]:
         return self._change(lambda: self.disk.pop(port, None))
+
+    def denied(self) -> dict[str, float]:
+        return dict(self.away)
+
+    def deny(self, uid: str, until: float, now: float) -> Deferred[None]:
+        return self._change(lambda: self.away.update({uid: until}))
 
     def close(self) -> Deferred[None]:
         return succeed(None)
@@ -201,7 +209,9 @@ class Rig:
         self.sockets = Sockets()
         self.store = MemoryStore()
         self.events = Events(self.reactor.seconds)
-        self.connectors = Connectors(self.reactor, self.verifier, self.events, policy or RecheckPolicy())
+        self.denials = Denials(self.reactor.seconds, self.store)
+        policy = policy or RecheckPolicy()
+        self.connectors = Connectors(self.reactor, self.verifier, self.events, self.denials, policy)
         self.limits = limits or Limits()
         self.ports = self.makePorts()
 

@@ -27,7 +27,7 @@ class TalkingRig(Rig):
     def __init__(self, *sharedUids: str, answerSeconds: float = 60.0) -> None:
         super().__init__(Limits(answerSeconds=answerSeconds))
         terms = Terms(7.0, 21.0, frozenset(sharedUids))
-        self.connectors = Connectors(self.reactor, self.verifier, self.events, terms=terms)
+        self.connectors = Connectors(self.reactor, self.verifier, self.events, self.denials, terms=terms)
         self.ports = self.makePorts()
 
     def comes(self, name: str) -> tuple[FakeSession, Talker]:

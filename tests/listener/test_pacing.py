@@ -315,7 +315,7 @@ class PortTests(SynchronousTestCase):
         self.assertEqual(5 * RATE, len(two.payload))
 
     def test_whoWaitsForAConnectorIsPacedToo(self) -> None:
-        self.rig.connectors.dismiss("uid-1", 0)
+        self.rig.connectors.dismiss("uid-1")
         self.rig.settle()
         visitor = self.rig.visit(PORT)
         visitor.remoteSends(b"early")

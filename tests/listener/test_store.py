@@ -95,6 +95,27 @@ class StoreTests(SynchronousTestCase):
         self.done(self.store.put(SPEC))
         self.assertEqual([Kept(SPEC, 0)], self.again())
 
+    def test_whoIsDeniedIsThereAfterAKill(self) -> None:
+        self.store.load()
+        self.done(self.store.deny("uid-1", 200.5, 100.0))
+        self.done(self.store.deny("uid-2", 150.0, 100.0))
+        self.done(self.store.deny("uid-3", 190.0, 100.0))
+        self.done(self.store.deny("uid-3", 101.0, 101.0))
+        self.assertEqual({}, self.store.denied())
+        self.done(self.store.close())
+        self.assertEqual([], self.store.load())
+        self.assertEqual({"uid-1": 200.5, "uid-2": 150.0}, self.store.denied())
+        self.done(self.store.deny("uid-4", 300.0, 160.0))  # and what is over is gone
+        self.assertEqual([], self.store.load())
+        self.assertEqual({"uid-1": 200.5, "uid-4": 300.0}, self.store.denied())
+
+    def test_aDenialThatMakesNoSenseIsRefused(self) -> None:
+        self.store.load()
+        assert self.store._connection is not None
+        self.store._connection.execute("INSERT INTO denied VALUES ('uid-1', 'soon')")
+        self.done(self.store.close())
+        self.assertIn("can't be trusted", self.refusal())
+
     def test_commitsReachTheDiskBeforeTheyAreAnswered(self) -> None:
         self.store.load()
         connection = self.store._connection

@@ -5,8 +5,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.errors import Code
+from socketwarp.errors import Code, ConnectorDenied
+from socketwarp.listener import denials
 from socketwarp.listener.api.bodies import showWish, wishOf
+from socketwarp.listener.denials import Denials
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import PortRange
 from tests.listener.client import Client
@@ -269,10 +271,47 @@ class ConnectorTests(V1TestCase):
         self.assertEqual(200, self.client.json("DELETE", "/v1/connectors/uid-2?deny=0")[0])
         self.assertIsNone(self.rig.connected("uid-2", "session-3").closedWith)
 
+    def test_whoIsDeniedIsShownUntilItIsOver(self) -> None:
+        self.assertEqual(200, self.client.json("DELETE", "/v1/connectors/uid-2?deny=60")[0])
+        self.rig.reactor.advance(1)
+        shown = {"uid": "uid-2", "ports": [], "sessions": [], "denied_until": "1970-01-01T00:01:00.000Z"}
+        self.assertEqual((200, shown), self.client.json("GET", "/v1/connectors/uid-2"))
+        here, denied = self.client.json("GET", "/v1/connectors")[1]
+        self.assertEqual((("uid-1", None), shown), ((here["uid"], here["denied_until"]), denied))
+        self.assertEqual((404, "no-such-connector"), self.code(self.client.json("DELETE", "/v1/connectors/uid-2")))
+        self.rig.reactor.advance(59)
+        self.assertEqual(404, self.client.json("GET", "/v1/connectors/uid-2")[0])
+
+    def test_aRestartLetsNobodyInTooEarly(self) -> None:
+        self.client.json("DELETE", "/v1/connectors/uid-1?deny=60")
+        self.client.json("DELETE", "/v1/connectors/uid-2?deny=60")
+        self.client.json("DELETE", "/v1/connectors/uid-2?deny=0")
+        again = Denials(self.rig.reactor.seconds, self.rig.store)
+        again.load()
+        self.rig.reactor.advance(59)
+        self.assertEqual(["uid-1"], again.current())
+        self.assertRaises(ConnectorDenied, again.check, "uid-1")
+        self.rig.reactor.advance(1)
+        self.assertEqual([], again.current())
+
+    def test_whatCannotBeKeptIsNotInForce(self) -> None:
+        self.rig.store.broken = True
+        answer = self.client.json("DELETE", "/v1/connectors/uid-1?deny=60")
+        self.assertEqual((500, "store-unavailable"), self.code(answer))
+        self.assertEqual((None, None), (self.rig.denials.until("uid-1"), self.session.closedWith))
+
+    def test_tooManyAreNotDenied(self) -> None:
+        self.patch(denials, "DENIED_LIMIT", 1)
+        self.client.json("DELETE", "/v1/connectors/uid-2?deny=60")
+        for query in ("?deny=60", "?deny=60&dry_run=1"):
+            self.assertEqual((503, "limit"), self.code(self.client.json("DELETE", f"/v1/connectors/uid-1{query}")))
+        self.assertEqual(200, self.client.json("DELETE", "/v1/connectors/uid-2?deny=90")[0])
+        self.assertEqual(200, self.client.json("DELETE", "/v1/connectors/uid-1?deny=0")[0])
+
     def test_aDryRunSendsNobodyAway(self) -> None:
         status, told = self.client.json("DELETE", "/v1/connectors/uid-1?deny=60&dry_run=1")
         self.assertEqual((200, True, 60.0), (status, told["dry_run"], told["denied_seconds"]))
-        self.assertIsNone(self.session.closedWith)
+        self.assertEqual((None, []), (self.session.closedWith, self.rig.denials.current()))
 
 
 class ConnectionTests(V1TestCase):

@@ -8,7 +8,7 @@ from ...rules.tokens import OPERATE, READ
 from ..events import showAddress
 from ..roster import Connector
 from ..visitors import Visitor
-from .app import Answer, Api, Call, answer, route
+from .app import Answer, Api, Call, Shown, answer, route
 
 #: Seconds for which a connector may be sent away, at most: a year.
 LONGEST_DENIAL = 366 * 86400.0
@@ -48,11 +48,19 @@ def _showConnector(api: Api, uid: str, sessions: Iterable[Connector]) -> dict[st
         "uid": uid,
         "ports": sorted(spec.port for spec in api.ports.specs() if spec.uid == uid),
         "sessions": [showSession(each) for each in sessions],
+        "denied_until": _showDenial(api, uid),
     }
 
 
+def _showDenial(api: Api, uid: str) -> str | None:
+    """When the uid is let in again; `None`: it is."""
+    until = api.connectors.denials.until(uid)
+    return None if until is None else showTime(until)
+
+
 def _byUid(api: Api) -> dict[str, list[Connector]]:
-    found: dict[str, list[Connector]] = {}
+    """The sessions of all that are here; none, of those that are denied."""
+    found: dict[str, list[Connector]] = {uid: [] for uid in api.connectors.denials.current()}
     for connector in api.connectors:
         found.setdefault(connector.uid, []).append(connector)
     return found
@@ -66,7 +74,7 @@ def mayAsk(call: Call) -> None:
 
 @route("GET", "/v1/connectors", READ)
 def listConnectors(api: Api, call: Call) -> Answer:
-    """All that are here."""
+    """All that are here, and those that are denied."""
     mayAsk(call)
     seen = {uid: sessions for uid, sessions in _byUid(api).items() if call.caller.seesUid(uid)}
     return answer([_showConnector(api, uid, seen[uid]) for uid in sorted(seen)])
@@ -74,34 +82,39 @@ def listConnectors(api: Api, call: Call) -> Answer:
 
 @route("GET", "/v1/connectors/<path:uid>", READ)
 def getConnector(api: Api, call: Call, uid: str) -> Answer:
-    """One of them; several sessions, when several share the uid, or one gives way to another."""
-    return answer(_showConnector(api, uid, _sessions(api, call, uid)))
-
-
-@route("DELETE", "/v1/connectors/<path:uid>", OPERATE, "dry_run", "deny")
-def deleteConnector(api: Api, call: Call, uid: str) -> Answer:
-    """End a connector's sessions. It comes back at once, unless it is denied for ``deny`` seconds."""
-    mayAsk(call)
-    call.caller.claimUid(uid)
-    seconds = call.seconds("deny", LONGEST_DENIAL)
-    # Who is away can be denied, and let in again, all the same.
-    sessions = _sessions(api, call, uid) if seconds is None else _byUid(api).get(uid, [])
-    told = {"uid": uid, "sessions": len(sessions), "denied_seconds": seconds}
-    if call.dryRun:
-        return answer(told | {"dry_run": True})
-    api.connectors.dismiss(uid, seconds or 0.0)
-    shown = [each.session.sessionId for each in sessions]
-    api.audit(call.caller, "connector.delete", uid, {"sessions": shown}, {"denied_seconds": seconds})
-    return answer(told)
-
-
-def _sessions(api: Api, call: Call, uid: str) -> list[Connector]:
+    """One of them; several sessions, when several share the uid, or one gives way to another; none of one denied."""
     mayAsk(call)
     call.caller.claimUid(uid)
     sessions = _byUid(api).get(uid)
     if sessions is None:
         raise NoSuchConnector(f"no connector with the uid {uid} is here")
-    return sessions
+    return answer(_showConnector(api, uid, sessions))
+
+
+@route("DELETE", "/v1/connectors/<path:uid>", OPERATE, "dry_run", "deny")
+async def deleteConnector(api: Api, call: Call, uid: str) -> Answer:
+    """End a connector's sessions. It comes back at once, unless it is denied for ``deny`` seconds; with 0 it isn't."""
+    mayAsk(call)
+    call.caller.claimUid(uid)
+    seconds = call.seconds("deny", LONGEST_DENIAL)
+    sessions = _byUid(api).get(uid, [])
+    if seconds is None and not sessions:  # who is away can be denied, and let in again, all the same
+        raise NoSuchConnector(f"no connector with the uid {uid} is here")
+    told = {"uid": uid, "sessions": len(sessions), "denied_seconds": seconds}
+    if call.dryRun:
+        if seconds:
+            api.connectors.denials.checkRoom(uid)
+        return answer(told | {"dry_run": True})
+    was = {"sessions": [each.session.sessionId for each in sessions], "denied_until": _showDenial(api, uid)}
+
+    async def make() -> tuple[None, Shown]:
+        if seconds is not None:
+            await api.connectors.denials.deny(uid, seconds)
+        api.connectors.dismiss(uid)
+        return None, {"denied_seconds": seconds, "denied_until": _showDenial(api, uid)}
+
+    await api.change(call.caller, "connector.delete", uid, was, make)
+    return answer(told)
 
 
 def showVisitor(visitor: Visitor) -> dict[str, object]:

@@ -106,7 +106,7 @@ SCHEMAS: dict[str, Schema] = {
         packets_lost=_WHOLE,
         path_mtu=_WHOLE,
     ),
-    "Connector": shape(uid=_UID, ports=listOf(_PORT), sessions=listOf(ref("Session"))),
+    "Connector": shape(uid=_UID, ports=listOf(_PORT), sessions=listOf(ref("Session")), denied_until=orNull(_TIME)),
     "Dismissed": shape(_DRY, uid=_UID, sessions=_WHOLE, denied_seconds=orNull(_SECONDS)),
     "Connection": shape(
         _DRY,
