@@ -3,6 +3,7 @@ One wished port: its socket, who may come in, who is here, and the end of its le
 """
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from itertools import count
 
 import attrs
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.python.failure import Failure
 
-from ..errors import LimitReached, PortDenied, SocketwarpError, SourceDenied
+from ..errors import LimitReached, PortClosed, PortDenied, PortUnavailable, SocketwarpError, SourceDenied
 from ..interfaces import Address, ITcpProtocol
 from ..rules.policy import ANYTHING, Policy
 from ..tcp.port import Accept
@@ -44,6 +45,14 @@ class Lobby:
     count: int = 0
     policy: Policy = ANYTHING
     pausedBy: Callable[[], str] = str
+
+    async def tryListening(self, address: str, port: int) -> None:
+        """
+        Bind and let go at once.
+
+        :raises errors.PortUnavailable: the address or port can't be had.
+        """
+        await maybeDeferred(self.listen(_nobody, address, port).stopListening)
 
 
 @attrs.define(eq=False)
@@ -121,6 +130,22 @@ class Entry:
             await self._closeSocket()
             if not self._stopped:
                 self.bind()
+
+    async def rehearse(self, spec: PortSpec) -> None:
+        """
+        Find out whether `change` would find its address, and change nothing. What our own socket covers can't be asked
+        for with the same number; there it is only asked whether the address is this host's.
+
+        :raises errors.PortUnavailable: it would not.
+        """
+        if not self.isBound or spec.bindAddress == self.spec.bindAddress:
+            return
+        try:
+            await self._lobby.tryListening(spec.bindAddress, spec.port)
+        except PortUnavailable:
+            if not _overlap(spec.bindAddress, self.spec.bindAddress):
+                raise
+            await self._lobby.tryListening(spec.bindAddress, 0)
 
     def watchLease(self) -> None:
         """Call `over` with this and the reason when the lease has ended; perhaps at once."""
@@ -246,6 +271,18 @@ class Entry:
     def _left(self, visitor: Visitor) -> None:
         self.visitors.discard(visitor)
         self._lobby.count -= 1
+
+
+def _nobody(address: Address) -> ITcpProtocol:
+    """Whoever comes while it is only tried whether a port can be had: no reactor lets them."""
+    raise PortClosed(f"{address[0]} came too early")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether a port can't be bound on both addresses at a time."""
+    there = (ip_address(one), ip_address(other))
+    wide = [each for each in there if each.is_unspecified]
+    return any(each.version == 6 for each in wide) or (bool(wide) and there[0].version == there[1].version)
 
 
 def _errorOf(failure: Failure) -> SocketwarpError:

@@ -31,6 +31,8 @@ FREE_RANGE = PortRange(10_000, 32_767)
 #: How many ports are tried until one is free. They are chosen by chance: if other programs have half of them, one
 #: search in 2**256 fails.
 FREE_TRIES = 256
+#: Why none was found, when none was tried.
+NONE_FREE = "all of them are open, or the rules keep them from this uid"
 
 _T = TypeVar("_T")
 
@@ -70,6 +72,17 @@ class Ports:
         if port not in self._entries:
             raise NoSuchPort(port)
         return self._entries[port]
+
+    def closable(self, port: int) -> Entry:
+        """
+        One of them that can be closed, or closed with less patience.
+
+        :raises errors.NoSuchPort: there is none, or it is being closed at this moment.
+        """
+        entry = self.entry(port)
+        if entry.closing and not entry.leaving:
+            raise NoSuchPort(port)
+        return entry
 
     @property
     def policy(self) -> Policy:
@@ -131,6 +144,29 @@ class Ports:
         if reason := spec.limits.overBy(self._lobby.clock.seconds(), there.used if there else 0):
             raise BadRequest(f"the port would be closed at once: {reason}")
 
+    async def rehearse(self, spec: PortSpec) -> None:
+        """
+        Find out whether `desire`, or `change` of a port that is there, would succeed: its socket is bound, and closed
+        at once. Nothing is kept, and nobody hears of it.
+
+        :raises errors.SocketwarpError: as they fail, but for the store.
+        """
+        self.check(spec)
+        if spec.port in self._entries:
+            await self._entries[spec.port].rehearse(spec)
+            return
+        if spec.port:
+            await self._lobby.tryListening(spec.bindAddress, spec.port)
+            return
+        refusal = NONE_FREE
+        for port in self._free(spec):
+            try:
+                await self._lobby.tryListening(spec.bindAddress, port)
+                return
+            except PortUnavailable as error:
+                refusal = str(error)
+        raise _noneFree(refusal)
+
     async def _desire(self, spec: PortSpec) -> PortSpec:
         self.check(spec)
         entry = self._open(spec) if spec.port else self._openAny(spec)
@@ -184,9 +220,7 @@ class Ports:
         return _uncancelled(ensureDeferred(self._withdraw(port, drain)))
 
     async def _withdraw(self, port: int, drain: float) -> int:
-        entry = self._entries.get(port)
-        if entry is None or (entry.closing and not entry.leaving):
-            raise NoSuchPort(port)
+        entry = self.closable(port)
         if entry.leaving:
             return await entry.finish(drain, PortClosed(f"port {port} was closed"))
         entry.closing = True
@@ -288,13 +322,13 @@ class Ports:
 
     def _openAny(self, spec: PortSpec) -> Entry:
         """Bind a port that is allowed and free."""
-        refusal = "all of them are open, or the rules keep them from this uid"
+        refusal = NONE_FREE
         for port in self._free(spec):
             try:
                 return self._open(attrs.evolve(spec, port=port))
             except PortUnavailable as error:
                 refusal = str(error)
-        raise PortUnavailable(f"no port is free of those that SWL_ALLOW_PORTS allows: {refusal}")
+        raise _noneFree(refusal)
 
     def _free(self, spec: PortSpec) -> Iterator[int]:
         """Ports to try for a wish, in an order of chance, so that one just closed isn't soon somebody else's."""
@@ -333,6 +367,10 @@ class Ports:
             self._bind(entry)
         except SocketwarpError as error:
             entry.wait(str(error))
+
+
+def _noneFree(refusal: str) -> PortUnavailable:
+    return PortUnavailable(f"no port is free of those that SWL_ALLOW_PORTS allows: {refusal}")
 
 
 def _uncancelled(work: Deferred[_T]) -> Deferred[_T]:

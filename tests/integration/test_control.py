@@ -225,6 +225,29 @@ class Records(ControlCase):
             self.assertTrue(each["address"].startswith("127.0.0.1:"))
 
 
+class DryRuns(ControlCase):
+    """What would be, on real sockets."""
+
+    def test_a_port_is_tried_and_let_go(self) -> None:
+        self.startListener()
+        body = {"uid": "uid-1", "target_host": "127.0.0.1", "target_port": 1, "bind_address": "127.0.0.1"}
+        other = self.listen()
+        taken, free = other.getsockname()[1], freePort()
+        self.assertEqual(
+            "port-unavailable", self.json("PUT", f"/v1/ports/{taken}?dry_run=1", body, 409)["code"], "another program's"
+        )
+        self.assertTrue(self.json("PUT", f"/v1/ports/{free}?dry_run=1", body)["dry_run"])
+        socket.create_server(("127.0.0.1", free)).close()
+        self.json("PUT", f"/v1/ports/{free}", body, 201)
+        wider = body | {"bind_address": "0.0.0.0"}
+        self.assertTrue(self.json("PUT", f"/v1/ports/{free}?dry_run=1", wider)["dry_run"])
+        self.kept(socket.create_server(("127.0.0.2", free)))
+        there = body | {"bind_address": "127.0.0.2"}
+        self.assertEqual("port-unavailable", self.json("PUT", f"/v1/ports/{free}?dry_run=1", there, 409)["code"])
+        self.assertEqual("127.0.0.1", self.json("GET", f"/v1/ports/{free}")["bind_address"])
+        self.visit(free)
+
+
 class Denials(ControlCase):
     """Who was sent away for a time."""
 

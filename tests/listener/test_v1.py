@@ -3,14 +3,16 @@
 import json
 from typing import Any
 
+from twisted.internet.interfaces import IListeningPort
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, ConnectorDenied
 from socketwarp.listener import denials
-from socketwarp.listener.api.bodies import showWish, wishOf
+from socketwarp.listener.api.bodies import READ_ONLY, showWish, wishOf
 from socketwarp.listener.denials import Denials
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import PortRange
+from socketwarp.tcp.port import Accept
 from tests.listener.client import Client
 from tests.listener.rig import Rig
 
@@ -98,10 +100,76 @@ class PortTests(V1TestCase):
     def test_aDryRunChangesNothing(self) -> None:
         status, port = self.put(18080, "?dry_run=1")
         self.assertEqual((200, True), (status, port["dry_run"]))
-        self.assertEqual([], self.rig.ports.specs())
+        self.assertEqual(([], {}, []), (self.rig.ports.specs(), self.rig.sockets.bound, self.rig.store.wishes))
         self.rig.ports.allowed = (PortRange(1, 2),)
         self.assertEqual((403, "port-denied"), self.code(self.put(18080, "?dry_run=1")))
         self.assertEqual([], self.changes())
+
+    def test_aDryRunHearsOfOtherPrograms(self) -> None:
+        self.rig.sockets.taken.add(18080)
+        self.rig.ports.allowed = (PortRange(18080, 18080),)
+        for port in (18080, 0):
+            self.assertEqual((409, "port-unavailable"), self.code(self.put(port, "?dry_run=1")))
+        self.rig.sockets.taken.clear()
+        for port in (18080, 0):
+            self.assertEqual((200, True), (lambda got: (got[0], got[1]["dry_run"]))(self.put(port, "?dry_run=1")))
+        self.assertEqual(({}, []), (self.rig.sockets.bound, self.rig.events.since(0)[1:]))  # but for the connector
+
+    def test_aDryRunOfTheSameWishIsMarked(self) -> None:
+        self.put()
+        status, port = self.put(18080, "?dry_run=1")
+        self.assertEqual((200, True, "open"), (status, port["dry_run"], port["state"]))
+
+    def test_aDryRunOfAChangeTriesTheNewAddress(self) -> None:
+        self.put(bind_address="127.0.0.1")
+        tried: list[tuple[str, int]] = []
+        listen = self.rig.lobby.listen
+
+        def trying(accept: Accept, address: str, port: int) -> IListeningPort:
+            tried.append((address, port))
+            return listen(accept, address, port)
+
+        self.rig.lobby.listen = trying
+        self.rig.sockets.foreign.add("192.0.2.1")
+        for address, expected, places in (
+            ("127.0.0.1", 200, []),
+            ("192.0.2.1", 409, [18080]),
+            ("127.0.0.2", 409, [18080]),  # the played host has one socket for a number
+            ("0.0.0.0", 200, [18080, 0]),
+            ("::", 200, [18080, 0]),
+            ("::1", 409, [18080]),
+        ):
+            tried.clear()
+            status, _ = self.put(18080, "?dry_run=1", bind_address=address, target_port=81)
+            self.assertEqual((expected, [(address, port) for port in places]), (status, tried), address)
+        self.assertEqual({18080}, set(self.rig.sockets.bound))
+        self.assertEqual("127.0.0.1", self.rig.sockets.bound[18080].address)
+        self.assertEqual(80, self.rig.ports.entry(18080).spec.targetPort)
+
+    def test_aDryRunWhileAnotherChangeIsUnderWay(self) -> None:
+        self.client.api.changing.add(18080)
+        self.assertEqual((409, "change-under-way"), self.code(self.put(18080, "?dry_run=1")))
+
+    def test_aDryRunOfClosingWhatIsBeingClosed(self) -> None:
+        self.put()
+        self.rig.store.slow = True
+        self.client.connect()
+        self.client.send(b"DELETE /v1/ports/18080 HTTP/1.1\r\n\r\n")
+        for query in ("", "?dry_run=1"):
+            answer = self.client.json("DELETE", f"/v1/ports/18080{query}")
+            self.assertEqual((404, "no-such-port"), self.code(answer))
+
+    def test_whatGetGivesCanBePut(self) -> None:
+        self.put(limits={"total": 5}, options={"proxy_protocol": 2})
+        self.rig.visit(18080)
+        port = self.client.json("GET", "/v1/ports/18080")[1]
+        self.assertEqual(READ_ONLY, port.keys() - showWish(self.rig.ports.entry(18080).spec).keys())
+        self.rig.visit(18080)
+        self.assertEqual(200, self.client.json("PUT", "/v1/ports/18080", port)[0])
+        self.assertEqual(["port.put"], [action for action, _, _ in self.changes()])
+        self.assertEqual(81, self.client.json("PUT", "/v1/ports/18080", port | {"target_port": 81})[1]["target_port"])
+        answer = self.client.json("PUT", "/v1/ports/18080", port | {"dry_run": True})
+        self.assertEqual((400, "bad-request"), self.code(answer))
 
     def test_aMisspeltArgumentChangesNothing(self) -> None:
         for query in ("?dryrun=1", "?dry_run=yes", "?dry_run=1&dry_run=0", "?dry_run=%ff"):

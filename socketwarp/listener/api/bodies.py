@@ -218,15 +218,21 @@ def shaped(value: dict[str, object], shape: type[T]) -> T:
         raise BadRequest(re.sub(r"@ \$[.\w\[\]]*", lambda place: snake(place[0]), told)) from None
 
 
+#: What the API shows of a port beside its wish. A wish may have it, so that what GET gives can be PUT, and it counts
+#: for nothing: it may well have changed since.
+READ_ONLY = frozenset(("state", "reason", "connections", "used", "etag"))
+
+
 def wishOf(value: dict[str, object], port: int) -> PortSpec:
     """
-    The wish for a port, of a JSON object that needn't repeat the port.
+    The wish for a port, of a JSON object that needn't repeat the port, and may be all that the API shows of one.
 
     :raises errors.BadRequest: saying everything that is wrong with it.
     """
-    if value.setdefault("port", port) != port:
+    wish = {"port": port} | {name: each for name, each in value.items() if name not in READ_ONLY}
+    if wish["port"] != port:
         raise BadRequest(f"port: the body's port isn't the path's, which is {port}")
-    return shaped(value, PortSpec)
+    return shaped(wish, PortSpec)
 
 
 def showWish(spec: PortSpec) -> dict[str, object]:

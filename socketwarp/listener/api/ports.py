@@ -49,7 +49,7 @@ def listPorts(api: Api, call: Call) -> Answer:
 @route("GET", "/v1/ports/<int(max=65535):port>", READ)
 def getPort(api: Api, call: Call, port: int) -> Answer:
     """One of them."""
-    entry = _entry(api, port)
+    entry = api.ports.entry(port)
     call.caller.claim(port, entry.spec.uid)
     return answer(showPort(api, entry), ETag=tag(entry.spec))
 
@@ -66,9 +66,10 @@ async def putPort(api: Api, call: Call, port: int) -> Answer:
     if before is not None and before.closing:
         raise ChangeUnderWay(f"port {port} is being closed: wish for it again when that is over")
     if before is not None and before.spec == spec:
-        return _answerPort(api, before)
+        return _answerPort(api, before, isDry=call.dryRun)
     if call.dryRun:
-        api.ports.check(spec)  # else it is when the wish is made, and whoever is refused is in the audit log
+        with _changing(api, port):
+            await api.ports.rehearse(spec)
         return answer(showWish(spec) | {"dry_run": True})
     action = "port.put" if before is None else "port.change"
 
@@ -85,7 +86,7 @@ async def putPort(api: Api, call: Call, port: int) -> Answer:
 @route("DELETE", "/v1/ports/<int(max=65535):port>", OPERATE, "dry_run", "drain")
 async def deletePort(api: Api, call: Call, port: int) -> Answer:
     """Close a port for good. Its visitors are ended, or have ``drain`` seconds to finish, for which this waits."""
-    entry = _entry(api, port)
+    entry = api.ports.closable(port)
     _claim(call, entry.spec)
     _checkConditions(call, entry)
     drain = call.seconds("drain", LONGEST_DRAIN) or 0.0
@@ -102,12 +103,9 @@ async def deletePort(api: Api, call: Call, port: int) -> Answer:
     return answer({"port": port, "ended": ended})
 
 
-def _answerPort(api: Api, entry: Entry, status: int = 200) -> Answer:
-    return answer(showPort(api, entry), status, ETag=tag(entry.spec), Location=f"/v1/ports/{entry.spec.port}")
-
-
-def _entry(api: Api, port: int) -> Entry:
-    return api.ports.entry(port)
+def _answerPort(api: Api, entry: Entry, status: int = 200, isDry: bool = False) -> Answer:
+    shown = showPort(api, entry) | ({"dry_run": True} if isDry else {})
+    return answer(shown, status, ETag=tag(entry.spec), Location=f"/v1/ports/{entry.spec.port}")
 
 
 def _find(api: Api, port: int) -> Entry | None:

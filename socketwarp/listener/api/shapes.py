@@ -75,7 +75,11 @@ SCHEMAS: dict[str, Schema] = {
     "PortLimits": shape(_LIMITS),
     "PortOptions": shape(_OPTIONS),
     "Wish": shape(
-        {"port": {"type": "integer", "minimum": 0, "maximum": 65535}, **_WISHED},
+        {
+            "port": {"type": "integer", "minimum": 0, "maximum": 65535},
+            **_WISHED,
+            **{name: schema | {"readOnly": True} for name, schema in _PORT_STATE.items()},
+        },
         uid=_UID,
         target_host=_HOST,
         target_port=_PORT,
