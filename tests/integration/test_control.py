@@ -319,10 +319,10 @@ class Callers(ControlCase):
 
         @settings(max_examples=200, deadline=None, database=None)
         @given(calls())
-        def ask(made: tuple[str, str, bytes, Any]) -> None:  # Any: JSON
-            method, path, body, operation = made
+        def ask(made: tuple[str, str, dict[str, str], bytes, Any]) -> None:  # Any: JSON
+            method, path, sent, body, operation = made
             connection = HTTPConnection(*self.api, timeout=2 * PATIENCE)
-            connection.request(method, path, body)
+            connection.request(method, path, body, sent)
             answer = connection.getresponse()
             headers = {name.lower(): value for name, value in answer.getheaders()}
             checkAnswer(answer.status, headers, answer.read().decode(), operation)

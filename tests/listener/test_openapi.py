@@ -12,29 +12,34 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.listener.api.app import ROUTES, Api
+from socketwarp.listener.api import connectors
+from socketwarp.listener.api.access import Gate
+from socketwarp.listener.api.app import ROUTES, Api, Call, answer
 from socketwarp.listener.api.asking import ExplainCall, ProbeCall
 from socketwarp.listener.api.bodies import LONGEST_PATIENCE, snake
 from socketwarp.listener.api.openapi import document
 from socketwarp.listener.api.original import CloseCall, OpenCall
+from socketwarp.listener.api.shapes import ANSWERS, GIVEN, HEADERS
 from socketwarp.listener.wishes import PortLimits, PortOptions, PortSpec
 from tests.listener.client import Client
 from tests.listener.rig import Rig
 
 JSON = Any  # Any: whatever JSON holds
 DOCUMENT = document()
-OPERATIONS = [
+ALL = [
     (method, path, operation)
     for path, operations in DOCUMENT["paths"].items()
     for method, operation in operations.items()
-    # The one that doesn't end by itself has tests of its own.
-    if operation["operationId"] != "events"
 ]
+# The one that doesn't end by itself has tests of its own.
+OPERATIONS = [each for each in ALL if each[2]["operationId"] != "events"]
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+#: A header's text (RFC 9110 §5.5), and what meets a port's ETag: one that nobody has, or any.
+HEADER = st.sampled_from(["*", '"x"', '"x", *', "0"]) | st.text(st.characters(min_codepoint=33, max_codepoint=126))
 #: Words with which calls meet what there is.
 WORDS = st.sampled_from(["uid-1", "uid-2", "1-1", "10.0.0.5", "10.0.0.0/8", "127.0.0.1", "::1", "a b/c", "0", "1"])
 
@@ -77,11 +82,15 @@ def nearly(schema: JSON) -> st.SearchStrategy[JSON]:
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> tuple[str, str, bytes, JSON]:
-    """Method, path with query, body, and the operation that it is."""
+def calls(draw: st.DrawFn) -> tuple[str, str, dict[str, str], bytes, JSON]:
+    """Method, path with query, headers, body, and the operation that it is."""
     method, path, operation = draw(st.sampled_from(OPERATIONS))
-    query = []
+    query, headers = [], {}
     for parameter in operation["parameters"]:
+        if parameter["in"] == "header":
+            if draw(st.booleans()):
+                headers[parameter["name"]] = draw(HEADER)
+            continue
         value = draw(values(parameter["schema"]) | ANYTHING)
         text = quote(value if isinstance(value, str) else json.dumps(value), safe="", errors="replace")
         if parameter["in"] == "path":
@@ -92,17 +101,24 @@ def calls(draw: st.DrawFn) -> tuple[str, str, bytes, JSON]:
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         body = draw(st.builds(lambda value: json.dumps(value).encode(), nearly(schema)) | st.binary(max_size=20))
-    return method.upper(), f"{path}?{'&'.join(query)}", body, operation
+    return method.upper(), f"{path}?{'&'.join(query)}", headers, body, operation
 
 
 def checkAnswer(status: int, headers: dict[str, str], text: str, operation: JSON) -> None:
     """An answer has to be one of those that the operation has."""
     answers = operation["responses"]
-    content = answers.get(str(status), answers["default"])["content"]
+    described = answers.get(str(status), answers["default"])
+    content = described["content"]
     contentType = headers["content-type"].partition(";")[0]
     assert contentType in content, contentType
     assert status < 500 or operation["operationId"] in ("open", "ready"), text
     assert "Traceback" not in text
+    known = described.get("headers", {})
+    assert {name for name in GIVEN if name.lower() in headers} <= known.keys(), headers
+    for name, header in known.items():
+        assert name.lower() in headers or not header["required"], name
+        if name.lower() in headers:
+            Draft202012Validator(header["schema"]).validate(headers[name.lower()])
     if contentType.endswith("json"):
         schema = content[contentType]["schema"] | {"components": DOCUMENT["components"]}
         Draft202012Validator(schema).validate(json.loads(text))
@@ -121,6 +137,35 @@ class DocumentTests(SynchronousTestCase):
 
     def test_everyCallIsExplained(self) -> None:
         self.assertEqual([], [path for _, path, each in OPERATIONS if len(each["summary"]) < 10])
+
+    def test_itHasTheHeadersThatCallsReadAndGive(self) -> None:
+        """A call can read and give no others: the table of calls sees to that."""
+        described: dict[str, tuple[set[str], set[str]]] = {}
+        for operations in DOCUMENT["paths"].values():
+            for each in operations.values():
+                read = {one["name"] for one in each["parameters"] if one["in"] == "header"}
+                given = {name for answer in each["responses"].values() for name in answer.get("headers", {})}
+                described[each["operationId"]] = read, given
+        for route in ROUTES:
+            given = {*route.gives, *(() if route.role is None else ("WWW-Authenticate",))}
+            self.assertEqual((set(route.headers), given), described[route.handler.__name__], route.path)
+        conditions = {"If-Match", "If-None-Match"}
+        self.assertEqual((conditions, {"ETag", "Location", "WWW-Authenticate"}), described["putPort"])
+        self.assertEqual((set(), {"ETag", "WWW-Authenticate"}), described["getPort"])
+        self.assertEqual(conditions, described["deletePort"][0])
+        self.assertEqual({"Last-Event-ID"}, described["events"][0])
+
+    def test_whatNobodyReadsOrGivesIsNotDescribed(self) -> None:
+        self.assertEqual({name for route in ROUTES for name in route.headers}, set(HEADERS))
+        self.assertEqual({name for route in ROUTES for name in route.gives} | {"WWW-Authenticate"}, set(GIVEN))
+        self.assertLessEqual(set(ANSWERS), {route.handler.__name__ for route in ROUTES})
+
+    def test_itSaysHowToSayWhoCalls(self) -> None:
+        schemes = DOCUMENT["components"]["securitySchemes"]
+        self.assertEqual(("http", "bearer", "mutualTLS"), (*schemes["token"].values(), schemes["certificate"]["type"]))
+        self.assertEqual([{"token": []}, {"certificate": []}, {}], DOCUMENT["security"])
+        free = {each["operationId"] for _, _, each in OPERATIONS if each.get("security") == []}
+        self.assertEqual({route.handler.__name__ for route in ROUTES if route.role is None}, free)
 
     def test_itsSchemasAreSchemas(self) -> None:
         for schema in DOCUMENT["components"]["schemas"].values():
@@ -148,26 +193,49 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual((200, json.loads(json.dumps(DOCUMENT))), Client(Rig()).json("GET", "/v1/openapi.json"))
 
 
+class HeaderTests(SynchronousTestCase):
+    """A call and the table of calls agree on headers."""
+
+    def test_noneIsReadThatTheTableHasNot(self) -> None:
+        call = Call(None, None, ("If-Match",))  # type: ignore[arg-type]  # it isn't looked at
+        self.assertRaises(AssertionError, call.header, "If-None-Match")
+
+    def test_noneIsGivenThatTheTableHasNot(self) -> None:
+        client = Client(Rig())
+        self.patch(connectors, "answer", lambda value: answer(value, ETag='"1"'))
+        self.assertEqual(500, client.call("GET", "/v1/connectors")[0])
+        self.assertEqual(1, len(self.flushLoggedErrors(AssertionError)))
+
+    def test_whoSaysNothingIsToldHow(self) -> None:
+        client = Client(Rig(), Gate(lambda: []))
+        for route in ROUTES:
+            path = re.sub("<[^>]*>", "1", route.path)
+            operation = next(each for name, where, each in ALL if each["operationId"] == route.handler.__name__)
+            status, headers, text = client.call(route.method, path)
+            self.assertEqual(401 if route.role else 200, status, path)
+            checkAnswer(status, headers, text, operation)
+
+
 class CallTests(SynchronousTestCase):
     """What is called by it, well or badly, is answered by it."""
 
     @settings(max_examples=300, deadline=None)
     @given(st.lists(calls(), min_size=1, max_size=6))
-    def test_noCallIsAFaultOfOurs(self, made: list[tuple[str, str, bytes, JSON]]) -> None:
+    def test_noCallIsAFaultOfOurs(self, made: list[tuple[str, str, dict[str, str], bytes, JSON]]) -> None:
         rig = Rig()
         rig.connected("uid-1")
         client = Client(rig)
-        for method, path, body, operation in made:
+        for method, path, headers, body, operation in made:
             client.connect()
-            client.send(
-                f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-            )
+            named = {"Host": "localhost", "Content-Length": len(body), **headers}
+            head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+            client.send(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
             rig.settle()
             if operation["operationId"] in ("probeTarget", "explainVisitor"):
                 rig.reactor.advance(LONGEST_PATIENCE)
                 rig.settle()
-            status, headers, text = client.answer()
+            status, given, text = client.answer()
             if status == 500:  # the original's, for what isn't a fault of anybody
                 self.assertEqual("open", operation["operationId"])
                 self.assertRegex(text, "No QUIC connection|port .* open already")
-            checkAnswer(status, headers, text, operation)
+            checkAnswer(status, given, text, operation)

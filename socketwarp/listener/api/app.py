@@ -69,10 +69,12 @@ class Call:
     A call, let in.
 
     :ivar caller: who makes it.
+    :ivar headers: those that its route reads.
     """
 
     request: Request
     caller: Caller
+    headers: tuple[str, ...] = ()
 
     @property
     def dryRun(self) -> bool:
@@ -130,7 +132,8 @@ class Call:
         return int(text)
 
     def header(self, name: str) -> str | None:
-        """A header of the request."""
+        """A header of the request, one of those that the route has named."""
+        assert name in self.headers, "else the description would know nothing of it"
         return cast(str | None, self.request.getHeader(name))  # Twisted doesn't say that a str asks for a str
 
     def body(self, shape: type[T]) -> T:
@@ -276,7 +279,8 @@ class Route:
 
     :ivar path: as werkzeug writes it.
     :ivar role: what a caller needs; `None`: it may be anybody.
-    :ivar arguments: what the query may have.
+    :ivar arguments: what the query may have. ``headers``: which headers of the request count, besides those that say
+        who calls. ``gives``: which headers the answer may have, besides those of every answer.
     """
 
     method: str
@@ -284,20 +288,31 @@ class Route:
     role: Role | None
     arguments: tuple[str, ...]
     handler: Handler
+    headers: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
 
 
 #: The table of calls.
 ROUTES: list[Route] = []
 
 
-def route(method: str, path: str, role: Role | None, *arguments: str) -> Callable[[Handler], Handler]:
+def route(
+    method: str,
+    path: str,
+    role: Role | None,
+    *arguments: str,
+    headers: tuple[str, ...] = (),
+    gives: tuple[str, ...] = (),
+) -> Callable[[Handler], Handler]:
     """
     Put a function of `Api`, `Call` and the path's arguments into the table.
 
     :param role: what the caller needs; `None`: it may be anybody.
     :param arguments: what the query may have. Under /v1, others are refused: a misspelt ``dry_run`` must not change
         anything.
+    :param headers: and ``gives``: see `Route`; no others can be read, or given.
     """
+    known = {name.encode() for name in gives}
 
     def register(handler: Handler) -> Handler:
         @wraps(handler)
@@ -309,19 +324,20 @@ def route(method: str, path: str, role: Role | None, *arguments: str) -> Callabl
                     caller.require(role)
                 if isNew(request):
                     _checkArguments(request, arguments)
-                answered = handler(api, Call(request, caller), **named)
+                answered = handler(api, Call(request, caller, headers), **named)
                 given = await answered if isawaitable(answered) else answered
             except (Unauthenticated, AccessDenied) as error:
                 api.turnedAway(request, caller.name, error)
                 raise
             if given is None:
                 return b""  # it has answered by itself
+            assert given.headers.keys() <= known, "else the description would know nothing of them"
             for name, value in given.headers.items():
                 request.setHeader(name, value)
             return write(request, given.status, given.contentType, given.body)
 
         Api.app.route(path, methods=[method])(serve)
-        ROUTES.append(Route(method, path, role, arguments, handler))
+        ROUTES.append(Route(method, path, role, arguments, handler, headers, gives))
         return handler
 
     return register

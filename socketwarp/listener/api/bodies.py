@@ -20,6 +20,8 @@ BODY_LIMIT = 65536
 UID_LIMIT = 255
 #: Seconds that visitors may be given to finish, at most: a day.
 LONGEST_DRAIN = 86400.0
+#: Seconds for which a connector may be sent away, at most: a year.
+LONGEST_DENIAL = 366 * 86400.0
 
 T = TypeVar("T")
 Uid = NewType("Uid", str)

@@ -9,9 +9,8 @@ from ..events import showAddress
 from ..roster import Connector
 from ..visitors import Visitor
 from .app import Answer, Api, Call, Shown, answer, route
+from .bodies import LONGEST_DENIAL
 
-#: Seconds for which a connector may be sent away, at most: a year.
-LONGEST_DENIAL = 366 * 86400.0
 #: Connections that one answer lists: some 300 kB of JSON.
 CONNECTIONS_LIMIT = 1000
 

@@ -8,7 +8,7 @@ from inspect import getdoc
 
 from .app import ROUTES, Route
 from .problems import isNewPath
-from .shapes import ANSWERS, ARGUMENTS, BODIES, OTHERS, PLACES, SCHEMAS, Schema, ref
+from .shapes import ANSWERS, ARGUMENTS, BODIES, GIVEN, HEADERS, OTHERS, PLACES, SCHEMAS, Schema, ref
 
 #: A place in a path, as werkzeug writes it: ``<uid>``, ``<path:uid>``, ``<int(max=65535):port>``.
 _PLACE = re.compile(r"<(?:[^<>]*:)?(\w+)>")
@@ -44,10 +44,10 @@ def _operation(route: Route) -> Schema:
         "summary": (getdoc(route.handler) or "").partition("\n\n")[0].replace("\n", " "),
         "x-role": route.role,
         "parameters": _parameters(route),
-        "responses": _responses(name, isNewPath(route.path.encode())),
+        "responses": _responses(route, isNewPath(route.path.encode())),
     }
     if name in BODIES:
-        made["requestBody"] = {"required": True, "content": _content("application/json", ref(BODIES[name]))}
+        made["requestBody"] = {"required": True, "content": _content(ref(BODIES[name]), "application/json")}
     if route.role is None:
         made["security"] = []
     return made
@@ -58,23 +58,35 @@ def _parameters(route: Route) -> list[Schema]:
         {"name": name, "in": "path", "required": True, "schema": PLACES[name]} for name in _PLACE.findall(route.path)
     ]
     queries: list[Schema] = [{"name": name, "in": "query", "schema": ARGUMENTS[name]} for name in route.arguments]
-    return places + queries
+    headers: list[Schema] = [{"name": name, "in": "header", "schema": HEADERS[name]} for name in route.headers]
+    return places + queries + headers
 
 
-def _responses(name: str, isNew: bool) -> Schema:
+def _responses(route: Route, isNew: bool) -> Schema:
+    name = route.handler.__name__
     failed = (
-        _content("application/problem+json", ref("Problem")) if isNew else _content("text/plain", {"type": "string"})
+        _content(ref("Problem"), "application/problem+json") if isNew else _content({"type": "string"}, "text/plain")
     )
     made: Schema = {"default": {"description": "the reason why not", "content": failed}}
+    if route.role is not None:
+        made["401"] = _response(401, failed) | {"headers": _headers("WWW-Authenticate", required=True)}
     for status, schema in ANSWERS.get(name, {}).items():
-        made[str(status)] = {
-            "description": HTTPStatus(status).phrase,
-            "content": _content("application/json", schema),
-        }
+        made[str(status)] = _response(status, _content(schema, "application/json"))
+        if route.gives:
+            made[str(status)]["headers"] = _headers(*route.gives)
     if name in OTHERS:
-        made["200"] = {"description": "OK", "content": _content(OTHERS[name], {"type": "string"})}
+        made["200"] = _response(200, _content({"type": "string"}, *OTHERS[name]))
     return made
 
 
-def _content(mediaType: str, schema: Schema) -> Schema:
-    return {mediaType: {"schema": schema}}
+def _response(status: int, content: Schema) -> Schema:
+    return {"description": HTTPStatus(status).phrase, "content": content}
+
+
+def _headers(*names: str, required: bool = False) -> Schema:
+    """A dry run, which makes nothing, has no ETag; so what a call gives isn't always there."""
+    return {name: {"schema": GIVEN[name], "required": required} for name in names}
+
+
+def _content(schema: Schema, *mediaTypes: str) -> Schema:
+    return {each: {"schema": schema} for each in mediaTypes}

@@ -12,6 +12,9 @@ from ..wishes import PortSpec
 from .app import Answer, Api, Call, Shown, answer, route
 from .bodies import LONGEST_DRAIN, showWish, wishOf
 
+#: Headers that make a change depend on what there is (RFC 9110 §13.1).
+CONDITIONS = ("If-Match", "If-None-Match")
+
 
 def tag(spec: PortSpec) -> str:
     """The wish's entity tag (RFC 9110 §8.8.3): another wish has another one."""
@@ -46,7 +49,7 @@ def listPorts(api: Api, call: Call) -> Answer:
     return answer([showPort(api, entry) for entry in seen])
 
 
-@route("GET", "/v1/ports/<int(max=65535):port>", READ)
+@route("GET", "/v1/ports/<int(max=65535):port>", READ, gives=("ETag",))
 def getPort(api: Api, call: Call, port: int) -> Answer:
     """One of them."""
     entry = api.ports.entry(port)
@@ -54,7 +57,7 @@ def getPort(api: Api, call: Call, port: int) -> Answer:
     return answer(showPort(api, entry), ETag=tag(entry.spec))
 
 
-@route("PUT", "/v1/ports/<int(max=65535):port>", OPERATE, "dry_run")
+@route("PUT", "/v1/ports/<int(max=65535):port>", OPERATE, "dry_run", headers=CONDITIONS, gives=("ETag", "Location"))
 async def putPort(api: Api, call: Call, port: int) -> Answer:
     """Wish for a port, or change the wish; 0 is any free one. The same wish again changes nothing."""
     spec = wishOf(call.object(), port)
@@ -83,7 +86,7 @@ async def putPort(api: Api, call: Call, port: int) -> Answer:
     return _answerPort(api, api.ports.entry(opened.port), 201 if before is None else 200)
 
 
-@route("DELETE", "/v1/ports/<int(max=65535):port>", OPERATE, "dry_run", "drain")
+@route("DELETE", "/v1/ports/<int(max=65535):port>", OPERATE, "dry_run", "drain", headers=CONDITIONS)
 async def deletePort(api: Api, call: Call, port: int) -> Answer:
     """Close a port for good. Its visitors are ended, or have ``drain`` seconds to finish, for which this waits."""
     entry = api.ports.closable(port)
@@ -123,7 +126,7 @@ def _claim(call: Call, spec: PortSpec) -> None:
 
 def _checkConditions(call: Call, entry: Entry | None) -> None:
     """RFC 9110 §13.1: what has changed since the caller looked isn't changed by it."""
-    ifMatch, ifNoneMatch = call.header("if-match"), call.header("if-none-match")
+    ifMatch, ifNoneMatch = call.header("If-Match"), call.header("If-None-Match")
     current = None if entry is None else tag(entry.spec)
     if ifMatch is not None and not _matches(ifMatch, current):
         raise PreconditionFailed(f"If-Match: the port's ETag is {current or 'none, since it is not there'}")

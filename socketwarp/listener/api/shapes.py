@@ -7,7 +7,7 @@ A test holds them against real answers, and against the records that they descri
 from collections.abc import Mapping
 from typing import Any
 
-from .bodies import LONGEST_DRAIN, LONGEST_PATIENCE, SHORT_TEXT, UID_LIMIT
+from .bodies import LONGEST_DENIAL, LONGEST_DRAIN, LONGEST_PATIENCE, SHORT_TEXT, UID_LIMIT
 
 #: A JSON Schema, or a part of an OpenAPI document.
 Schema = dict[str, Any]  # Any: JSON
@@ -161,11 +161,24 @@ SCHEMAS: dict[str, Schema] = {
 ARGUMENTS: dict[str, Schema] = {
     "dry_run": {"enum": ["0", "1"], "description": "1: say what would be, and change nothing"},
     "drain": _SECONDS | {"maximum": LONGEST_DRAIN, "description": "seconds that visitors have to finish"},
-    "deny": _SECONDS | {"description": "seconds for which the connector isn't let in again"},
+    "deny": _SECONDS
+    | {"maximum": LONGEST_DENIAL, "description": "seconds for which the connector isn't let in again; 0: it is"},
     "port": _PORT,
     "uid": _UID,
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
     "since": {"type": "string", "description": "the id of an event, or 0 for all that are remembered"},
+}
+#: Headers that calls read.
+HEADERS: dict[str, Schema] = {
+    "If-Match": _TEXT | {"description": "ETags, or *: change the port only if it is there, with one of them"},
+    "If-None-Match": _TEXT | {"description": "*: only make a new one; or ETags that the port must not have"},
+    "Last-Event-ID": _TEXT | {"description": "the id of the last event that was seen: begin behind it"},
+}
+#: Headers that calls give.
+GIVEN: dict[str, Schema] = {
+    "ETag": {"type": "string", "pattern": '^"[0-9a-f]+"$', "description": "another wish has another one"},
+    "Location": {"type": "string", "pattern": "^/v1/ports/[0-9]+$", "description": "where the port is shown"},
+    "WWW-Authenticate": {"type": "string", "pattern": "^Bearer ", "description": "how to say who calls (RFC 6750)"},
 }
 #: What a path may have.
 PLACES: dict[str, Schema] = {
@@ -199,10 +212,10 @@ ANSWERS: dict[str, dict[int, Schema]] = {
     "describe": {200: {"type": "object"}},
 }
 #: What a call gives that isn't JSON.
-OTHERS: dict[str, str] = {
-    "open": "text/plain",
-    "close": "text/plain",
-    "healthz": "text/plain",
-    "metrics": "text/plain",
-    "events": "text/event-stream",
+OTHERS: dict[str, tuple[str, ...]] = {
+    "open": ("text/plain",),
+    "close": ("text/plain",),
+    "healthz": ("text/plain",),
+    "metrics": ("text/plain", "application/openmetrics-text"),
+    "events": ("text/event-stream",),
 }

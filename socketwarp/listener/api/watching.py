@@ -27,7 +27,7 @@ def metrics(api: Api, call: Call) -> Answer:
     """Figures for Prometheus: of all ports and connectors, so not for who has to do with some of them only."""
     if call.caller.ports or call.caller.uids:
         raise AccessDenied(f"{call.caller.name} has to do with some ports or uids only, and figures are of all of them")
-    body, contentType = api.metrics.render(call.header("accept") or "")
+    body, contentType = api.metrics.render(str(call.request.getHeader("accept") or ""))
     return Answer(200, body, contentType.encode())
 
 
@@ -37,7 +37,7 @@ def describe(api: Api, call: Call) -> Answer:
     return answer(document())
 
 
-@route("GET", "/v1/events", READ, "since")
+@route("GET", "/v1/events", READ, "since", headers=("Last-Event-ID",))
 async def events(api: Api, call: Call) -> Answer | None:
     """
     What happens, as server-sent events, from now on; or from behind the event that ``Last-Event-ID`` names. With
@@ -45,7 +45,7 @@ async def events(api: Api, call: Call) -> Answer | None:
     """
     if len(api.streams) >= STREAM_LIMIT:
         raise LimitReached(f"{STREAM_LIMIT} callers follow events already, and that is the limit")
-    given = call.header("last-event-id") or call.argument("since")
+    given = call.header("Last-Event-ID") or call.argument("since")
 
     def isWelcome() -> bool:
         """Its token may have been taken away since."""
