@@ -9,23 +9,49 @@ import attrs
 from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import ResponseNeverReceived
+from twisted.web.http_headers import Headers
 
 from socketwarp.errors import ConfigurationError
 from socketwarp.identity.http import fetch, webAgent
 from socketwarp.identity.pem import SettingFile
 from socketwarp.identity.watch import FileWatch
 from socketwarp.listener.api import ApiServer, makeApi
+from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import ListenerSettings
 from tests.certs import Authority, Issued, pem
 from tests.listener.rig import Rig
 from tests.listener.test_access import CALLS, digest
 
 TOKENS = "".join(
-    f'[[token]]\nname = "{role}r"\nsha256 = "{digest(role)}"\nrole = "{role}"\n' for role in ("read", "operate")
+    f'[[token]]\nname = "{name}r"\nsha256 = "{digest(name)}"\nrole = "{role}"\n{bounds}'
+    for name, role, bounds in (
+        ("read", "read", ""),
+        ("operate", "operate", ""),
+        ("bounded", "operate", 'ports = ["18080-18089"]\nuids = ["uid-*", "nobody"]\n'),
+    )
+)
+OTHERS = {"uid": "other", "target_host": "x", "target_port": 80}
+#: What a caller whose token is bounded has nothing to do with: figures of everything, and others' ports and uids.
+FOREIGN: Sequence[tuple[str, str, object]] = (
+    ("GET", "/metrics", None),
+    ("GET", "/v1/ports/19000", None),
+    ("PUT", "/v1/ports/19000", OTHERS),
+    ("PUT", "/v1/ports/19001", OTHERS | {"uid": "uid-1"}),
+    ("PUT", "/v1/ports/18081", OTHERS),
+    ("PUT", "/v1/ports/0", OTHERS | {"uid": "uid-1"}),
+    ("DELETE", "/v1/ports/19000", None),
+    ("GET", "/v1/connectors/other", None),
+    ("DELETE", "/v1/connectors/other?deny=60", None),
+    ("POST", "/v1/explain", {"port": 19000, "source": "192.0.2.1"}),
+    ("POST", "/v1/probe", {"uid": "other", "host": "x", "port": 80}),
+    ("POST", "/open", {"uid": "other", "port": 18081, "connect_address": "x", "connect_port": 80}),
+    ("DELETE", "/close", {"port": 19000}),
 )
 
 
@@ -37,15 +63,23 @@ class Showing:
     token: str | None = None
 
 
-#: Who comes in with which role, by what the listener asks for; `None`: not at all.
+#: Who comes in with which role, by what the listener asks for; `None`: not at all; ``bounded``: see `FOREIGN`.
 MATRIX: Mapping[str, Sequence[tuple[Showing, str | None]]] = {
     "plain": ((Showing(), "operate"), (Showing(token="x"), "operate")),
+    "plain+token": (
+        (Showing(), None),
+        (Showing(token="x"), None),
+        (Showing(token="read"), "read"),
+        (Showing(token="operate"), "operate"),
+        (Showing(token="bounded"), "bounded"),
+    ),
     "tls": ((Showing(), "operate"), (Showing("caller"), "operate")),
     "tls+token": (
         (Showing(), None),
         (Showing(token="x"), None),
         (Showing(token="read"), "read"),
         (Showing(token="operate"), "operate"),
+        (Showing(token="bounded"), "bounded"),
     ),
     "mtls": ((Showing("caller"), "operate"), (Showing("caller", "x"), "operate")),
     "mtls+token": (
@@ -53,6 +87,7 @@ MATRIX: Mapping[str, Sequence[tuple[Showing, str | None]]] = {
         (Showing("caller", "x"), None),
         (Showing("caller", "read"), "read"),
         (Showing("caller", "operate"), "operate"),
+        (Showing("caller", "bounded"), "bounded"),
     ),
 }
 
@@ -76,7 +111,7 @@ class ApiTestCase(TestCase):
 
     def settings(self, way: str) -> ListenerSettings:
         named: dict[str, Any] = {}  # Any: fields of ListenerSettings
-        if way != "plain":
+        if "tls" in way:
             named |= {"apiCertPath": self.directory / "api.crt", "apiKeyPath": self.directory / "api.key"}
         if "mtls" in way:
             named["apiClientCaPath"] = self.directory / "ca.crt"
@@ -93,7 +128,7 @@ class ApiTestCase(TestCase):
         self.addCleanup(self.stop, port, server)
         host = port.getHost()
         assert isinstance(host, IPv4Address)
-        return f"{'http' if way == 'plain' else 'https'}://localhost:{host.port}", files
+        return f"{'https' if 'tls' in way else 'http'}://localhost:{host.port}", files
 
     async def stop(self, port: IListeningPort, server: ApiServer) -> None:
         await maybeDeferred(port.stopListening)
@@ -109,7 +144,28 @@ class ApiTestCase(TestCase):
         agent = webAgent(loop, SettingFile("x", self.directory / "ca.crt"), *files)
         headers = {} if showing.token is None else {"Authorization": f"Bearer {showing.token}"}
         data = None if body is None else json.dumps(body).encode()
+        if path == "/v1/events":
+            named = Headers({name: [value] for name, value in headers.items()})
+            response = await agent.request(method.encode(), (url + path).encode(), named)
+            leaving = Leaving()
+            response.deliverBody(leaving)
+            await leaving.gone
+            return int(response.code)
         return (await fetch(agent, method.encode(), url + path, headers, data)).status
+
+
+class Leaving(Protocol):
+    """Hears nothing of an endless answer; `gone` fires when the connection is over."""
+
+    def __init__(self) -> None:
+        self.gone: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.gone.callback(None)
 
 
 class MatrixTests(ApiTestCase):
@@ -117,18 +173,27 @@ class MatrixTests(ApiTestCase):
 
     async def check(self, way: str) -> None:
         url, _ = self.listen(way)
+        await self.rig.ports.desire(PortSpec(19000, "other", "x", 80))
         for showing, role in MATRIX[way]:
             for method, path, body, needed in CALLS:
                 status = await self.status(url, method, path, body, showing)
-                if role is None:
+                if needed is None:
+                    self.assertEqual(200, status, (way, showing, path))
+                elif role is None:
                     self.assertEqual(401, status, (way, showing, path))
-                elif role == "read" and needed == "operate":
+                elif (role == "read" and needed == "operate") or (role == "bounded" and path == "/metrics"):
                     self.assertEqual(403, status, (way, showing, path))
                 else:
                     self.assertNotIn(status, (401, 403), (way, showing, path))
+            for method, path, body in FOREIGN if role == "bounded" else ():
+                self.assertEqual(403, await self.status(url, method, path, body, showing), (way, path, body))
+        self.assertEqual([19000], [spec.port for spec in self.rig.ports.specs()])
 
     async def test_plain(self) -> None:
         await self.check("plain")
+
+    async def test_plainAndToken(self) -> None:
+        await self.check("plain+token")
 
     async def test_tls(self) -> None:
         await self.check("tls")
@@ -184,8 +249,7 @@ class TlsTests(ApiTestCase):
 
     async def test_theCertificateNamesTheCaller(self) -> None:
         url, _ = self.listen("mtls")
-        method, path, body, _ = CALLS[7]
-        await self.status(url, method, path, body, Showing("caller"))
+        await self.status(url, "PUT", "/v1/ports/18080", OTHERS, Showing("caller"))
         (change,) = self.rig.told("api.changed")
         self.assertEqual("caller", change["who"])
 

@@ -1,6 +1,7 @@
 """Who may call, and what."""
 
 import json
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import ConfigurationError
 from socketwarp.listener.api.access import Gate
+from socketwarp.listener.api.app import ROUTES
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.rules.tokens import OPERATE, READ, Token, loadTokens, parseTokens
 from socketwarp.settings import PortRange
@@ -30,8 +32,11 @@ TOKENS = (
     Token("boss", digest("do-it"), OPERATE),
     Token("office", digest("mine"), OPERATE, (PortRange(18080, 18089),), ("office-*",)),
 )
-#: Every call but the endless one, with the role that it needs.
-CALLS: Sequence[tuple[str, str, object, str]] = (
+#: Every call, with the role that it needs; `None`: anybody.
+CALLS: Sequence[tuple[str, str, object, str | None]] = (
+    ("GET", "/healthz", None, None),
+    ("GET", "/v1/openapi.json", None, None),
+    ("GET", "/v1/events", None, READ),
     ("POST", "/open", OPEN, OPERATE),
     ("GET", "/list", None, READ),
     ("DELETE", "/close", {"port": 18080}, OPERATE),
@@ -69,12 +74,23 @@ class TokenTestCase(SynchronousTestCase):
 class RoleTests(TokenTestCase):
     """Every call asks for its role."""
 
+    def test_noCallIsForgottenHere(self) -> None:
+        asked = set()
+        for method, path, _, role in CALLS:
+            fits = [
+                route
+                for route in ROUTES
+                if route.method == method and re.fullmatch(re.sub("<[^>]+>", "[^/]+", route.path), path)
+            ]
+            self.assertEqual([role], [route.role for route in fits], path)
+            asked.add(fits[0].handler)
+        self.assertEqual({route.handler for route in ROUTES}, asked)
+
     def test_withoutATokenThereIsNothingButHealth(self) -> None:
-        for method, path, body, _ in CALLS:
+        for method, path, body, role in CALLS:
             for token in (None, "", "x", digest("do-it")):
-                self.assertEqual(401, self.call(method, path, token, body)[0], (path, token))
-        self.assertEqual(200, self.call("GET", "/healthz", None)[0])
-        self.assertEqual(200, self.call("GET", "/v1/openapi.json", None)[0])
+                expected = 200 if role is None else 401
+                self.assertEqual(expected, self.call(method, path, token, body)[0], (path, token))
         self.assertEqual([], self.rig.ports.specs())
 
     def test_aReaderChangesNothing(self) -> None:
