@@ -262,6 +262,10 @@ class VectorTests(SynchronousTestCase):
             b'"visitor":"192.0.2.7","visitorPort":51000,"entryPort":15432}',
         ),
         (Preamble("3-17", "::1", 80), b'\x00${"id":"3-17","host":"::1","port":80}'),
+        (
+            Preamble("probe-1", "db.lan", 22, isTimed=True),
+            b'\x007{"id":"probe-1","host":"db.lan","port":22,"timed":true}',
+        ),
         (Preamble("1", "bücher.example", 80), b'\x00-{"id":"1","host":"b\xc3\xbccher.example","port":80}'),
     )
 
@@ -274,6 +278,9 @@ class VectorTests(SynchronousTestCase):
         good = b'\x00%{"ok":true,"dialled":"10.0.0.5:5432"}'
         self.assertEqual(good, OURS.formatDialled(Dialled("10.0.0.5:5432")))
         self.assertEqual((Dialled("10.0.0.5:5432"), b""), whole(OURS.answerParser(), good))
+        timed = b'\x00P{"ok":true,"dialled":"10.0.0.5:22","resolveSeconds":0.25,"connectSeconds":0.001}'
+        self.assertEqual(timed, OURS.formatDialled(Dialled("10.0.0.5:22", 0.25, 0.001)))
+        self.assertEqual((Dialled("10.0.0.5:22", 0.25, 0.001), b""), whole(OURS.answerParser(), timed))
         bad = b'\x00A{"error":"refused","text":"10.0.0.5:5432 refused the connection"}'
         self.assertEqual(bad, OURS.formatRefusal(TargetRefused("10.0.0.5:5432 refused the connection")))
         error = self.assertRaises(TargetRefused, OURS.answerParser().feed, [bad])
@@ -334,7 +341,7 @@ class PageTests(SynchronousTestCase):
 
     def test_itsFramesHaveTheLengthsTheySay(self) -> None:
         frames = re.findall(r"^    ((?:[0-9a-f]{2} )+)(\{.*\})$", self.page, re.MULTILINE)
-        self.assertEqual(12, len(frames))
+        self.assertEqual(14, len(frames))
         for length, document in frames:
             self.assertEqual(int.from_bytes(bytes.fromhex(length), "big"), len(document.encode()), document)
             self.assertEqual(bytes.fromhex(length) + document.encode(), self.formatted(bytes.fromhex(length), document))

@@ -123,6 +123,8 @@ class Probe:
     dial_seconds: float | None
     byte_seconds: float | None
     received: str
+    resolve_seconds: float | None = None
+    connect_seconds: float | None = None
 
 
 @attrs.frozen

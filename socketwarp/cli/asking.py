@@ -62,7 +62,9 @@ def _show(probed: Probe) -> None:
         ("dialled", probed.dialled),
         ("session", f"{probed.session}, {probed.protocol}"),
         ("stream after", showSeconds(probed.stream_seconds)),
-        ("dialled after", showSeconds(probed.dial_seconds)),
+        ("dialled after" if probed.dialled else "answered after", showSeconds(probed.dial_seconds)),
+        ("  of it, resolving", showSeconds(probed.resolve_seconds)),
+        ("  and connecting", showSeconds(probed.connect_seconds)),
         ("byte after", showSeconds(probed.byte_seconds)),
         ("received", probed.received),
     )

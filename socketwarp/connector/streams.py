@@ -126,8 +126,8 @@ class IncomingStreams:
     async def _dial(self, bridge: Bridge, stream: IStream, dialect: Dialect, preamble: Preamble) -> None:
         """Give the bridge its TCP side; given up when the bridge ends first."""
 
-        def connected(address: str) -> Bridge:
-            if answer := dialect.formatDialled(Dialled(address)):
+        def connected(dialled: Dialled) -> Bridge:
+            if answer := dialect.formatDialled(dialled if preamble.isTimed else Dialled(dialled.address)):
                 stream.write(answer)
             return bridge
 

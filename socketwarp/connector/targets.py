@@ -9,11 +9,12 @@ from twisted.internet.defer import Deferred
 
 from ..errors import TargetDenied, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable, TargetUnresolved
 from ..interfaces import Address, ITcpProtocol
+from ..wire.dialect import Dialled
 from .names import MAXIMUM_ADDRESSES, IPAddress, place, resolve
 from .policy import Policy
 
-#: Makes the protocol of a new connection, given what was dialled as ``address:port``.
-ProtocolMaker = Callable[[str], ITcpProtocol]
+#: Makes the protocol of a new connection, given what was dialled and how long that took.
+ProtocolMaker = Callable[[Dialled], ITcpProtocol]
 
 
 @attrs.define(eq=False)
@@ -42,13 +43,20 @@ class Targets:
         return Deferred.fromCoroutine(self._dial(host, port, connected))
 
     async def _dial(self, host: str, port: int, connected: ProtocolMaker) -> None:
-        deadline = self.reactor.seconds() + self.timeout
+        began = self.reactor.seconds()
+        deadline = began + self.timeout
         addresses = await self._checked(host, port)
+        resolved = self.reactor.seconds()
+
+        def made(where: str) -> ITcpProtocol:
+            took = resolved - began, self.reactor.seconds() - resolved
+            return connected(Dialled(where, *(round(max(0.0, each), 6) for each in took)))
+
         for left in range(len(addresses), 0, -1):
             address = addresses[-left]
             share = (deadline - self.reactor.seconds()) / left
             try:
-                return await self._connect(address, port, share, connected)
+                return await self._connect(address, port, share, made)
             except TargetError:
                 if left == 1:
                     raise
@@ -75,10 +83,12 @@ class Targets:
             raise denied or TargetUnresolved(f"{host} has no address")
         return allowed
 
-    async def _connect(self, address: IPAddress, port: int, timeout: float, connected: ProtocolMaker) -> None:
+    async def _connect(
+        self, address: IPAddress, port: int, timeout: float, made: Callable[[str], ITcpProtocol]
+    ) -> None:
         where = place(address, port)
         try:
-            await self.dialOne((str(address), port), timeout, partial(connected, where))
+            await self.dialOne((str(address), port), timeout, partial(made, where))
         except OSError as error:
             raise _targetError(where, error) from error
 

@@ -32,9 +32,12 @@ class Probed:
         reached), or an error's code.
     :ivar reason: of an error, for people.
     :ivar dialled: what the connector dialled, ``address:port``; empty when it doesn't say.
-    :ivar streamSeconds: until there was a stream; ``dialSeconds``: until the connector said that it had dialled;
-        ``byteSeconds``: until the target's first byte, or its end; `None` when it didn't come so far. Each counts from
-        the step before.
+    :ivar streamSeconds: until there was a stream; ``dialSeconds``: until the connector said that it had dialled, or
+        why not; ``byteSeconds``: until the target's first byte, or its end; `None` when it didn't come so far. Each
+        counts from the step before.
+    :ivar resolveSeconds: of the time until the connector said that it had dialled, what the target's name took;
+        ``connectSeconds``: and what the TCP connection took. The rest is the way to the connector and back. `None` when
+        it doesn't say.
     :ivar received: the target's first bytes.
     """
 
@@ -43,6 +46,8 @@ class Probed:
     dialled: str = ""
     streamSeconds: float | None = None
     dialSeconds: float | None = None
+    resolveSeconds: float | None = None
+    connectSeconds: float | None = None
     byteSeconds: float | None = None
     received: bytes = b""
 
@@ -71,7 +76,7 @@ async def probe(clock: IReactorTime, connector: Connector, preamble: Preamble, d
         await listening.done.addTimeout(left, clock, _late(late))
     except SocketwarpError as error:
         # Silence is no error of a target that was reached, and no news of one that nobody says was.
-        silent = isinstance(error, TargetTimedOut) and (probed.dialSeconds is not None or not dialect.hasControl)
+        silent = isinstance(error, TargetTimedOut) and (probed.outcome == "dialled" or not dialect.hasControl)
         if not silent:
             probed.outcome, probed.reason = error.code, str(error)
     finally:
@@ -107,6 +112,7 @@ class _Listening:
             try:
                 taken = self._parser.feed(pieces)
             except SocketwarpError as error:
+                self._probed.dialSeconds = self._lap()
                 self._end(error)
                 return
             if taken is None:
@@ -120,8 +126,9 @@ class _Listening:
             self._heard("answered")
 
     def _reached(self, dialled: Dialled) -> None:
-        self._probed.outcome, self._probed.dialled = "dialled", dialled.address
-        self._probed.dialSeconds = self._lap()
+        probed = self._probed
+        probed.outcome, probed.dialled, probed.dialSeconds = "dialled", dialled.address, self._lap()
+        probed.resolveSeconds, probed.connectSeconds = dialled.resolveSeconds, dialled.connectSeconds
         if not self._wantsBytes:
             self._end(None)
 

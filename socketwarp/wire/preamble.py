@@ -72,6 +72,7 @@ class Preamble:
     :ivar port: the target's port, 1 to 65535.
     :ivar visitor: the visitor's address; `None` from the original, which doesn't say.
     :ivar entryPort: the port the visitor came to; `None` from the original.
+    :ivar isTimed: the answer shall say how long the steps took.
     :raises errors.MalformedPreamble: when one of them can't be right.
     """
 
@@ -80,6 +81,7 @@ class Preamble:
     port: int = attrs.field()
     visitor: Address | None = None
     entryPort: int | None = None
+    isTimed: bool = False
 
     def __attrs_post_init__(self) -> None:
         if "|" in checkText(self.connectionId, ID_LIMIT, "connection id"):

@@ -28,6 +28,8 @@ from .preamble import Preamble
 
 #: Bytes of JSON at most.
 DOCUMENT_LIMIT = 4096
+#: Seconds that a step of dialling can have taken: a day.
+LONGEST_STEP = 86400.0
 _LENGTH = Struct("!H")
 #: What a connector may refuse with, by code.
 REFUSALS: dict[str, type[SocketwarpError]] = {
@@ -44,9 +46,13 @@ class Dialled:
     The connector's good news: it has a connection to the target.
 
     :ivar address: what was dialled, ``address:port``; empty when the dialect doesn't say.
+    :ivar resolveSeconds: how long the target's name took; ``connectSeconds``: and then, until the connection was made;
+        `None` when it isn't said.
     """
 
     address: str = ""
+    resolveSeconds: float | None = None
+    connectSeconds: float | None = None
 
 
 def _frame(document: dict[str, object]) -> bytes:
@@ -71,6 +77,7 @@ def formatPreamble1(preamble: Preamble) -> bytes:
             "visitor": visitorHost,
             "visitorPort": visitorPort,
             "entryPort": preamble.entryPort,
+            "timed": preamble.isTimed or None,
         }
     )
 
@@ -80,12 +87,21 @@ def parsePreamble1(document: Document) -> Preamble:
     visitor = (document.word("visitor"), document.integer("visitorPort", 1, 65535)) if document.has("visitor") else None
     entryPort = document.integer("entryPort", 1, 65535) if document.has("entryPort") else None
     port = document.integer("port", 1, 65535)
-    return Preamble(document.word("id"), document.word("host"), port, visitor, entryPort)
+    return Preamble(
+        document.word("id"), document.word("host"), port, visitor, entryPort, isTimed=document.isTrue("timed")
+    )
 
 
 def formatDialled1(dialled: Dialled) -> bytes:
     """The connector's first bytes when it has a connection to the target."""
-    return _frame({"ok": True, "dialled": dialled.address})
+    return _frame(
+        {
+            "ok": True,
+            "dialled": dialled.address,
+            "resolveSeconds": dialled.resolveSeconds,
+            "connectSeconds": dialled.connectSeconds,
+        }
+    )
 
 
 def formatRefusal1(error: SocketwarpError) -> bytes:
@@ -106,7 +122,11 @@ def parseAnswer1(document: Document) -> Dialled:
         raise REFUSALS.get(document.word("error"), TargetError)(document.text("text"))
     if not document.isTrue("ok"):
         raise MalformedPreamble("the connector's answer says neither ok nor error")
-    return Dialled(document.text("dialled"))
+    took = [
+        document.seconds(name, LONGEST_STEP) if document.has(name) else None
+        for name in ("resolveSeconds", "connectSeconds")
+    ]
+    return Dialled(document.text("dialled"), *took)
 
 
 class DocumentParser(Generic[T]):

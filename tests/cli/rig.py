@@ -27,6 +27,8 @@ PROBED = {
     "protocol": "socketwarp/1",
     "stream_seconds": 0.001,
     "dial_seconds": 1.5,
+    "resolve_seconds": 0.25,
+    "connect_seconds": 1.0,
     "byte_seconds": None,
     "received": "",
 }

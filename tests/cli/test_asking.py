@@ -9,7 +9,9 @@ class Probe(CliCase):
         shown = self.run_("probe", "uid-1", "10.0.0.5:22", "--send", "x", "--time", "5").stdout
         body = {"uid": "uid-1", "host": "10.0.0.5", "port": 22, "send": "x", "seconds": 5.0}
         self.assertEqual(body, json.loads(self.sent[0].partition(b"\r\n\r\n")[2]))
-        self.assertRegex(shown, r"stream after +1.0 ms\ndialled after +1.50 s\nreceived +SSH-2.0\\r\\n\\x1b\[2J\n")
+        self.assertRegex(shown, r"stream after +1.0 ms\ndialled after +1.50 s\n")
+        self.assertRegex(shown, r"\n  of it, resolving +250.0 ms\n  and connecting +1.00 s\n")
+        self.assertRegex(shown, r"\nreceived +SSH-2.0\\r\\n\\x1b\[2J\n")
         self.assertNotIn("byte after", shown)
 
     def test_the_target_of_a_port_is_probed(self) -> None:

@@ -274,6 +274,16 @@ class Answering(StreamTests):
         assert parsed is not None
         self.assertEqual((parsed[0], b"".join(parsed[1])), (Dialled("10.0.0.7:80"), b"banner"))
 
+    def test_theAnswerSaysHowLongItTookIfThatIsAsked(self) -> None:
+        for isTimed, took in ((True, (0.0, 0.5)), (False, (None, None))):
+            _, receiver = self.open(self.dialect.formatPreamble(Preamble("probe-1", "10.0.0.1", 80, isTimed=isTimed)))
+            self.reactor.advance(0.5)
+            self.reactor.dials[-1].succeeds()
+            settle(self.reactor)
+            parsed = self.dialect.answerParser().feed([bytes(receiver.data)])
+            assert parsed is not None
+            self.assertEqual(Dialled("10.0.0.1:80", *took), parsed[0])
+
     def test_theAnswerOfARefusalSaysWhy(self) -> None:
         """In words, before the stream ends."""
         _, receiver = self.open(self.preamble("169.254.169.254"))

@@ -15,6 +15,7 @@ from socketwarp.errors import (
 )
 from socketwarp.interfaces import ITcpProtocol
 from socketwarp.settings import parseTargetRules
+from socketwarp.wire.dialect import Dialled
 from tests.connector.fakes import FakeDial, TargetReactor
 from tests.fakes import settle
 from tests.tcp.fakes import Recorder
@@ -29,8 +30,9 @@ class Dialling(SynchronousTestCase):
         self.connected: list[str] = []
 
     def dial(self, host: str, port: int = 80, rules: str = "") -> Deferred[None]:
-        def made(address: str) -> ITcpProtocol:
-            self.connected.append(address)
+        def made(dialled: Dialled) -> ITcpProtocol:
+            self.connected.append(dialled.address)
+            self.took = dialled.resolveSeconds, dialled.connectSeconds
             return Recorder()
 
         policy = Policy(parseTargetRules(rules) if rules else ())
@@ -68,6 +70,19 @@ class Dialling(SynchronousTestCase):
         self.assertEqual((self.last().place, self.last().timeout), (("10.0.0.2", 80), 8.0))
         self.last().succeeds()
         self.successResultOf(dialling)
+
+    def test_itSaysHowLongEachStepTook(self) -> None:
+        """The name, then the connection, with the addresses that didn't answer."""
+        self.table["slow"] = None
+        self.dial("slow")
+        self.reactor.advance(0.25)
+        resolver = self.reactor.nameResolver
+        resolver.answer(resolver.unanswered[0], ["10.0.0.1", "10.0.0.2"])
+        self.reactor.advance(1.5)
+        self.last().fails(ConnectionRefusedError())
+        self.reactor.advance(0.5)
+        self.last().succeeds()
+        self.assertEqual((0.25, 2.0), self.took)
 
     def test_aRefusedTargetIsNeverDialled(self) -> None:
         """Nor resolved twice in the hope of something better."""

@@ -60,7 +60,7 @@ class Asking(ControlCase):
         self.assertEqual(
             ("answered", "gnip", f"{host}:{port}"), tuple(map(probed.get, ("outcome", "received", "dialled")))
         )
-        for step in ("stream_seconds", "dial_seconds", "byte_seconds"):
+        for step in ("stream_seconds", "dial_seconds", "byte_seconds", "resolve_seconds", "connect_seconds"):
             self.assertGreaterEqual(probed[step], 0, step)
 
     def test_a_probe_says_what_is_wrong_and_who_says_so(self) -> None:

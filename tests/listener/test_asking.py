@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socketwarp.errors import Code, TargetDenied
+from socketwarp.errors import Code, TargetDenied, TargetTimedOut
 from socketwarp.interfaces import IStream, IStreamReceiver, Piece
 from socketwarp.listener.api import asking
 from socketwarp.listener.probe import Probed, _Listening
@@ -113,6 +113,34 @@ class ProbeTests(AskingTestCase):
         self.assertEqual((0, 0.25, None), tuple(probed[f"{step}_seconds"] for step in ("stream", "dial", "byte")))
         (preamble,) = asked
         self.assertEqual(("db", 5432, None), (preamble.host, preamble.port, preamble.visitor))
+
+    def test_resolvingAndConnectingAreTimedByThemselves(self) -> None:
+        asked: list[Preamble] = []
+
+        def answer(preamble: Preamble, stream: IStream) -> None:
+            asked.append(preamble)
+            stream.write(DIALECTS["socketwarp/1"].formatDialled(Dialled("10.0.0.5:80", 0.25, 0.5)))
+
+        self.connector("socketwarp/1", answer)
+        probed = self.probe()[1]
+        self.assertEqual((0.25, 0.5), (probed["resolve_seconds"], probed["connect_seconds"]))
+        self.assertTrue(asked[0].isTimed)
+
+    def test_anOlderConnectorDoesNotSayIt(self) -> None:
+        self.connector("socketwarp/1", self.dialling())
+        probed = self.probe()[1]
+        self.assertEqual(
+            ("dialled", None, None), (probed["outcome"], probed["resolve_seconds"], probed["connect_seconds"])
+        )
+
+    def test_aTargetThatTimedOutAtTheConnectorHasFailed(self) -> None:
+        def answer(preamble: Preamble, stream: IStream) -> None:
+            refusal = DIALECTS["socketwarp/1"].formatRefusal(TargetTimedOut("it didn't answer"))
+            self.rig.reactor.callLater(2, stream.write, refusal)
+
+        self.connector("socketwarp/1", answer)
+        probed = self.probe(2, send="x")[1]
+        self.assertEqual(("timed-out", 2), (probed["outcome"], probed["dial_seconds"]))
 
     def test_aTargetThatAnswers(self) -> None:
         self.connector("socketwarp/1", self.dialling(b"HTTP/1.1 200", b" OK\xff"))

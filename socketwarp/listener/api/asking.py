@@ -59,6 +59,8 @@ def showProbe(probed: Probed, connector: Connector) -> dict[str, object]:
         "protocol": connector.session.protocol,
         "stream_seconds": probed.streamSeconds,
         "dial_seconds": probed.dialSeconds,
+        "resolve_seconds": probed.resolveSeconds,
+        "connect_seconds": probed.connectSeconds,
         "byte_seconds": probed.byteSeconds,
         "received": probed.received.decode(errors="backslashreplace"),
     }
@@ -81,7 +83,7 @@ async def _probe(
 ) -> Probed:
     if api.probing >= PROBE_LIMIT:
         raise LimitReached(f"{PROBE_LIMIT} probes are under way already, and that is the limit")
-    preamble = Preamble(f"probe-{next(_numbers)}", *target)
+    preamble = Preamble(f"probe-{next(_numbers)}", *target, isTimed=True)
     api.probing += 1
     connector.visitors += 1
     try:

@@ -142,6 +142,8 @@ SCHEMAS: dict[str, Schema] = {
         protocol=_TEXT,
         stream_seconds=orNull(_SECONDS),
         dial_seconds=orNull(_SECONDS),
+        resolve_seconds=orNull(_SECONDS),
+        connect_seconds=orNull(_SECONDS),
         byte_seconds=orNull(_SECONDS),
         received=_TEXT,
     ),
