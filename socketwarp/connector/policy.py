@@ -42,6 +42,8 @@ _LAST_32_BITS = tuple(
         "::ffff:0:0:0/96",  # IPv4-translated, RFC 2765 §2.1
     )
 )
+#: Characters of a rule that a refusal names: its text has to fit an answer (docs/protocol.rst).
+RULE_SHOWN = 200
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214 §6.1, bits 64 to 95
 
@@ -97,17 +99,26 @@ class Policy:
         for form in forms(address):
             self._checkRefused(host, form, port)
             if self.rules and not named and not self._allowsAddress(form, port):
-                raise TargetDenied(f"{_asked(host, form, port)} is not among the targets that our rules allow")
+                why = self._nearest(host, form)
+                raise TargetDenied(f"{_asked(host, form, port)} is not among the targets that our rules allow: {why}")
 
     def _allowsAddress(self, address: IPAddress, port: int) -> bool:
         return any(
             not isinstance(rule.host, str) and address in rule.host and port in rule.ports for rule in self.rules
         )
 
+    def _nearest(self, host: str, address: IPAddress) -> str:
+        """What of the rules has to do with a target that they don't allow; no more of them than that."""
+        for rule in self.rules:
+            if _allowsName(rule, host) if isinstance(rule.host, str) else address in rule.host:
+                return f"{str(rule)[:RULE_SHOWN]} of {rule.origin} is for other ports"
+        return f"none of {' and '.join(sorted({rule.origin for rule in self.rules}))} names it"
+
     def _checkRefused(self, host: str, address: IPAddress, port: int) -> None:
         for network, why in _refusedIn(address):
             if not self._lifts(network, address, port):
-                raise TargetDenied(f"{_asked(host, address, port)} is refused: {why}")
+                asked = _asked(host, address, port)
+                raise TargetDenied(f"{asked} is refused by the built-in rule about {network}: {why}")
 
     def _lifts(self, refused: IPv4Network | IPv6Network, address: IPAddress, port: int) -> bool:
         """Whether a rule names a network inside the refused one: a wide rule such as 0.0.0.0/0 doesn't mean it."""

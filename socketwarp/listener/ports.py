@@ -21,6 +21,7 @@ from ..errors import BadRequest, NoSuchPort, PortClosed, PortDenied, PortUnavail
 from ..rules.policy import Policy
 from ..settings import PortRange
 from .entries import Entry, Lobby
+from .visitors import Limits
 from .wishes import PortSpec
 
 #: Seconds between two attempts to bind what could not be bound at start.
@@ -88,6 +89,16 @@ class Ports:
     def policy(self) -> Policy:
         """The operator's rules, as they are now."""
         return self._lobby.policy
+
+    @property
+    def limits(self) -> Limits:
+        """What visitors may use."""
+        return self._lobby.limits
+
+    @property
+    def visitors(self) -> int:
+        """How many visitors of all ports are here."""
+        return self._lobby.count
 
     @property
     def pausedBy(self) -> str:

@@ -43,4 +43,6 @@ def parseTargets(text: str) -> tuple[TargetRule, ...]:
     :raises ValueError: when it isn't that, in words.
     """
     rules = parseToml(text, _File).target
-    return tuple(TargetRule(host, ports) for rule in rules for host in rule.hosts for ports in rule.ports)
+    return tuple(
+        TargetRule(host, ports, "SWC_POLICY_PATH") for rule in rules for host in rule.hosts for ports in rule.ports
+    )

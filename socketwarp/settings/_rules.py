@@ -44,10 +44,12 @@ class TargetRule:
     Targets that may be dialled: a network or a pattern of host names, and ports.
 
     :ivar host: a network, or a pattern in lower case without the final dot, ``*`` standing for any characters.
+    :ivar origin: the setting that it comes from.
     """
 
     host: Network | str
     ports: PortRange = ANY_PORT
+    origin: str = attrs.field(default="SWC_ALLOW_TARGETS", eq=False)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if isinstance(self.host, IPv6Network) else str(self.host)

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.connector.policy import REFUSED, Policy, forms
 from socketwarp.errors import TargetDenied
+from socketwarp.rules.targets import parseTargets
 from socketwarp.settings import parseTargetRules
 
 METADATA = "169.254.169.254"
@@ -71,9 +72,13 @@ class WithoutRules(PolicyTests):
         """As it was asked for, as it resolved, and why."""
         self.assertEqual(
             self.reason("", "meta.example.net", f"64:ff9b::{METADATA}"),
-            f"meta.example.net:80 ({METADATA}) is refused: link-local, where clouds keep their metadata service",
+            f"meta.example.net:80 ({METADATA}) is refused by the built-in rule about 169.254.0.0/16: link-local, where "
+            "clouds keep their metadata service",
         )
-        self.assertEqual(self.reason("", "fe80::1", "fe80::1"), "[fe80::1]:80 is refused: link-local")
+        self.assertEqual(
+            self.reason("", "fe80::1", "fe80::1"),
+            "[fe80::1]:80 is refused by the built-in rule about fe80::/10: link-local",
+        )
 
     @given(st.sampled_from(REFUSED), st.data())
     def test_theWholeOfARefusedNetwork(self, refused: tuple[object, str], data: st.DataObject) -> None:
@@ -98,6 +103,33 @@ class WithRules(PolicyTests):
         self.assertFalse(self.allows(rules, "2001:db8::1", "2001:db8::1", 8002))
         self.assertFalse(self.allows(rules, "127.0.0.1", "127.0.0.1", 22))
         self.assertIn("not among the targets that our rules allow", self.reason(rules, "::1", "::1"))
+
+    def test_theReasonNamesTheRuleAndItsSetting(self) -> None:
+        """That which has to do with the target, and no others: the listener needn't know them."""
+        rules = "10.0.0.0/8:22 *.lan:443"
+        end = "is not among the targets that our rules allow: "
+        self.assertTrue(self.reason(rules, "::1", "::1").endswith(end + "none of SWC_ALLOW_TARGETS names it"))
+        self.assertTrue(
+            self.reason(rules, "10.0.0.1", "10.0.0.1").endswith(
+                end + "10.0.0.0/8:22 of SWC_ALLOW_TARGETS is for other ports"
+            )
+        )
+        self.assertTrue(
+            self.reason(rules, "db.lan", "192.0.2.1").endswith(
+                end + "*.lan:443 of SWC_ALLOW_TARGETS is for other ports"
+            )
+        )
+        both = Policy((*parseTargetRules(rules), *parseTargets("[[target]]\nhosts = ['192.0.2.0/24']\nports = ['22']")))
+        for host, words in (
+            ("::1", "none of SWC_ALLOW_TARGETS and SWC_POLICY_PATH names it"),
+            ("192.0.2.1", "192.0.2.0/24:22 of SWC_POLICY_PATH is for other ports"),
+        ):
+            error = self.assertRaises(TargetDenied, both.check, host, ip_address(host), 80)
+            self.assertIn(words, str(error))
+
+    def test_theReasonIsBounded(self) -> None:
+        long = f"{'a' * 5000}*:22"
+        self.assertLess(len(self.reason(long, "a" * 5000, "192.0.2.1")), 5000 + 500)
 
     def test_aNamesAddressIsWhatCounts(self) -> None:
         """For a network it is the same however one came to the address."""

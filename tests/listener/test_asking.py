@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from ipaddress import IPv4Network
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,8 +16,10 @@ from socketwarp.errors import Code, TargetDenied, TargetTimedOut
 from socketwarp.interfaces import IStream, IStreamReceiver, Piece
 from socketwarp.listener.api import asking
 from socketwarp.listener.probe import Probed, _Listening
+from socketwarp.listener.visitors import Limits
 from socketwarp.listener.wishes import PortLimits, PortSpec
 from socketwarp.rules.policy import parsePolicy
+from socketwarp.settings import PortRange
 from socketwarp.wire.dialect import DIALECTS, Dialled
 from socketwarp.wire.preamble import Preamble
 from tests.listener.client import Client
@@ -276,18 +280,58 @@ class ExplainTests(AskingTestCase):
 
     def test_whoeverSaysNoIsNamed(self) -> None:
         office = parsePolicy("[[visitor]]\nsources = ['10.0.0.0/8']").visitor[0].sources
+        self.rig.visit(18080)
+        self.rig.settle()
         for prepare, question, words in (
             (lambda: self.wish(sources=office), "port-sources", "10.0.0.0/8"),
             (lambda: self.enforce("[[visitor]]\nsources = ['10.0.0.0/8']"), "policy-visitor", "no [[visitor]] rule"),
             (lambda: self.enforce("[[port]]\nuids = ['x']"), "policy-port", "no [[port]] rule"),
+            (lambda: self.allow(PortRange(1, 2), PortRange(9, 9)), "allow-ports", "SWL_ALLOW_PORTS: 1-2, 9"),
+            (lambda: self.pause("4 bytes of memory are used up"), "accepting", "for now: 4 bytes of memory"),
+            (lambda: self.limit(Limits(perPort=1)), "limit-port", "1 of 1 visitors are here, which is every port's"),
+            (lambda: self.limit(Limits(total=1)), "limit-total", "1 of 1 visitors of all ports"),
+            (lambda: self.wish(atOnce=1), "port-at-once", "1 of 1 visitors are here"),
             (lambda: self.session.close(0, ""), "connector", "no connector of uid-1"),
         ):
             self.enforce("")
+            self.allow()
+            self.pause("")
+            self.limit(Limits())
             self.wish()
             prepare()
             allowed, steps = self.explain()
             self.assertEqual((False, False), (allowed, steps[question]["allowed"]), question)
             self.assertIn(words, steps[question]["rule"])
+
+    def allow(self, *ranges: PortRange) -> None:
+        self.rig.ports.allowed = ranges
+
+    def pause(self, reason: str) -> None:
+        self.rig.lobby.pausedBy = lambda: reason
+
+    def limit(self, limits: Limits) -> None:
+        self.rig.lobby.limits = limits
+
+    def test_aPortThatIsNotBoundOrIsClosing(self) -> None:
+        step = self.explain()[1]["open"]
+        self.assertEqual((True, "it is bound to 0.0.0.0"), (step["allowed"], step["rule"]))
+        entry = self.rig.ports.entry(18080)
+        self.successResultOf(Deferred.fromCoroutine(entry.unbind("another program has it")))
+        step = self.explain()[1]["open"]
+        self.assertEqual((False, "another program has it"), (step["allowed"], step["rule"]))
+        self.successResultOf(self.rig.ports.stopListening())
+        step = self.explain()[1]["open"]
+        self.assertEqual((False, True), (step["allowed"], "it is being closed" in step["rule"]))
+
+    def test_aVisitorsAddressIsReadAsAPortReadsIt(self) -> None:
+        self.wish(sources=parsePolicy("[[visitor]]\nsources = ['192.0.2.0/24']").visitor[0].sources)
+        for source in ("192.0.2.1", "::ffff:192.0.2.1", "::FFFF:C000:201"):
+            self.assertTrue(self.explain(source=source)[1]["port-sources"]["allowed"], source)
+        self.assertFalse(self.explain(source="fe80::1%eth0")[1]["port-sources"]["allowed"])
+
+    def test_aLongListIsCut(self) -> None:
+        self.wish(sources=tuple(IPv4Network(f"10.0.{each}.0/24") for each in range(200)))
+        self.assertRegex(self.explain()[1]["port-sources"]["rule"], r"10\.0\.9\.0/24 and 190 more$")
 
     def enforce(self, rules: str) -> None:
         self.rig.lobby.policy = parsePolicy(rules)

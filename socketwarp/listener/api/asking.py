@@ -102,7 +102,7 @@ async def explainVisitor(api: Api, call: Call) -> Answer:
     wanted = call.body(ExplainCall)
     entry = api.ports.entry(wanted.port)
     call.caller.claim(wanted.port, entry.spec.uid)
-    steps = explain(entry, api.connectors, api.ports.policy, wanted.source)
+    steps = explain(entry, api.connectors, api.ports, wanted.source)
     if wanted.dial and steps[-1].allowed:
         call.caller.require(OPERATE)
         connector = api.connectors.current(entry.spec.uid)

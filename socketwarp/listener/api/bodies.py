@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Literal, NewType, TypeVar, get_args, get_origin
 
 import attrs
@@ -88,9 +88,12 @@ def _shortText(value: object, _: object) -> ShortText:
 
 
 def _ipAddress(value: object, _: object) -> IpAddress:
+    """As a visitor's is read (`interfaces.plainAddress`)."""
     if not isinstance(value, str):
         raise ValueError("an IP address is needed")
-    return IpAddress(str(ip_address(value)))
+    address = ip_address(value.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return IpAddress(str(mapped or address))
 
 
 def _exactly(wants: str, *kinds: type) -> Callable[[Any, object], Any]:  # Any: whatever JSON holds
