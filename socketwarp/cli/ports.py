@@ -6,13 +6,16 @@ from typing import Any
 
 import click
 
-from ._http import Api, withQuery
+from ..errors import NoSuchPort
+from ._http import Api, Failed, withQuery
 from ._models import Closed, Port, PortLimits, understood
 from ._options import asJson, callsApi, dryRun, duration, target
 from ._show import say, showJson, showTable
 from ._waiting import waitForTarget
 
 _port = click.IntRange(1, 65535)
+#: Where a port is bound unless it is said; see `listener.wishes.PortSpec`.
+EVERY_ADDRESS = "0.0.0.0"
 
 
 @click.command("open")
@@ -27,6 +30,7 @@ _port = click.IntRange(1, 65535)
 @click.option("--idle", type=duration, help="End connections that are silent for so long.")
 @click.option("--proxy-protocol", "proxyProtocol", type=click.Choice(["1", "2"]), help="Tell the target who visits.")
 @click.option("--new", "isNew", is_flag=True, help="Fail if the port is there already, instead of changing it.")
+@click.option("--replace", is_flag=True, help="Of a port that is there, drop what isn't given again.")
 @click.option("--wait", is_flag=True, help="Wait until the target can be reached through the port.")
 @click.option("--wait-time", "waitTime", type=duration, default=60, help="How long to wait; 60 s unless given.")
 @dryRun
@@ -45,6 +49,7 @@ def openPort(
     idle: float | None,
     proxyProtocol: str | None,
     isNew: bool,
+    replace: bool,
     wait: bool,
     waitTime: float,
     dryRun: bool,
@@ -53,7 +58,8 @@ def openPort(
     """
     Open PORT (0: any free one) to visitors, whom the connector UID leads to HOST:PORT.
 
-    A port that is there already is changed; the same again changes nothing. With --wait, the exit status is 69 if the
+    A port that is there already is changed; the same again changes nothing. Its address, limits and options stay if
+    they aren't given again, and are named; --replace drops them. With --wait, the exit status is 69 if the
     target can't be reached in time; the port stays open.
 
     \b
@@ -64,25 +70,57 @@ def openPort(
         raise click.UsageError("--wait and --dry-run don't go together")
     expires = None if lifetime is None else time.time() + lifetime
     limits = {"expires": expires, "total": total, "at_once": atOnce, "idle_seconds": idle, "sources": list(sources)}
-    body = {
-        "uid": uid,
-        "target_host": target[0],
-        "target_port": target[1],
-        "limits": {name: value for name, value in limits.items() if value not in (None, [])},
-        "options": {"proxy_protocol": None if proxyProtocol is None else int(proxyProtocol)},
-    } | ({} if bind is None else {"bind_address": bind})
-    conditions = {"If-None-Match": "*"} if isNew else {}
+    given = {
+        "limits": _given(limits),
+        "options": _given({"proxy_protocol": None if proxyProtocol is None else int(proxyProtocol)}),
+    } | _given({"bind_address": bind})
+    there = None if isNew or replace or not port else _find(api, port)
+    wish, kept = (given, "") if there is None else _keeping(there, given)
+    body = {"uid": uid, "target_host": target[0], "target_port": target[1]} | wish
+    conditions = {"If-None-Match": "*"} if isNew else {} if there is None else {"If-Match": there["etag"]}
     path = withQuery(f"/v1/ports/{port}", dry_run=1 if dryRun else None)
     opened = api.call("PUT", path, body, headers=conditions)
     if dryRun:
-        _show(opened, asJson, f"port {port} would be open for {uid} to {_target(target)}")
+        _show(opened, asJson, f"port {port} would be open for {uid} to {_target(target)}{kept}")
         return
     found = understood(opened, Port)
     if wait:
         waitForTarget(api, found, waitTime)
         opened = api.call("GET", f"/v1/ports/{found.port}")
         found = understood(opened, Port)
-    _show(opened, asJson, f"port {found.port} is {found.state} for {uid} to {_target(target)}")
+    _show(opened, asJson, f"port {found.port} is {found.state} for {uid} to {_target(target)}{kept}")
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+def _find(api: Api, port: int) -> Any:  # Any: JSON
+    """The port as it is; `None` if it isn't there."""
+    try:
+        return api.call("GET", f"/v1/ports/{port}")
+    except Failed as error:
+        if error.code != NoSuchPort.code:
+            raise
+        return None
+
+
+def _keeping(there: Any, given: dict[str, Any]) -> tuple[dict[str, Any], str]:  # Any: JSON
+    """What is given, with what a port has and isn't given again; and that in words."""
+    limits, options = _given(there["limits"]), _given(there["options"])
+    wish = {
+        "bind_address": there["bind_address"],
+        **given,
+        "limits": limits | given["limits"],
+        "options": options | given["options"],
+    }
+    kept = {name: value for name, value in limits.items() if name not in given["limits"]}
+    words = [showLimits(understood(kept, PortLimits), there["used"])]
+    words += [f"{name} {value}" for name, value in options.items() if name not in given["options"]]
+    if "bind_address" not in given and there["bind_address"] != EVERY_ADDRESS:
+        words.append(f"bound to {there['bind_address']}")
+    told = ", ".join(filter(None, words)).replace("proxy_protocol", "PROXY protocol")
+    return wish, f"; as before: {told}" if told else ""
 
 
 @click.command("close")

@@ -1,9 +1,13 @@
 import json
 from unittest import mock
 
+import attrs
+
 from socketwarp.listener.wishes import PortSpec
 
 from .rig import PROBED, CliCase
+
+WISH = {"uid": "uid-1", "target_host": "10.0.0.5", "target_port": 80}
 
 
 class Ports(CliCase):
@@ -50,6 +54,35 @@ class Ports(CliCase):
         self.assertIn("would be closed; 0 visitors", self.run_("close", "18080", "--dry-run").stdout)
         self.assertEqual(1, len(self.rig.ports.specs()))
 
+    def test_what_is_not_given_again_stays_and_is_named(self) -> None:
+        limits = ("--total", "5", "--source", "10.0.0.0/8", "--proxy-protocol", "2", "--bind", "127.0.0.1")
+        self.open(18080, *limits)
+        (before,) = self.rig.ports.specs()
+        said = "; as before: 0 of 5 used, from 10.0.0.0/8, PROXY protocol 2, bound to 127.0.0.1\n"
+        dry = self.run_("open", "18080", "uid-1", "10.0.0.5:81", "--dry-run").stdout
+        self.assertTrue(dry.endswith(said), dry)
+        self.assertTrue(self.run_("open", "18080", "uid-1", "10.0.0.5:81").stdout.endswith(said))
+        self.assertEqual([attrs.evolve(before, targetPort=81)], self.rig.ports.specs())
+        some = self.run_("open", "18080", "uid-1", "10.0.0.5:81", "--total", "9", "--bind", "127.0.0.2").stdout
+        self.assertTrue(some.endswith("; as before: from 10.0.0.0/8, PROXY protocol 2\n"), some)
+        (spec,) = self.rig.ports.specs()
+        self.assertEqual((9, "127.0.0.2"), (spec.limits.total, spec.bindAddress))
+        self.assertNotIn("as before", self.run_("open", "18080", "uid-1", "10.0.0.5:81", *limits).stdout)
+
+    def test_replace_drops_what_is_not_given_again(self) -> None:
+        self.open(18080, "--total", "5", "--source", "10.0.0.0/8", "--bind", "127.0.0.1")
+        self.assertNotIn("as before", self.run_("open", "18080", "uid-1", "10.0.0.5:80", "--replace").stdout)
+        self.assertEqual([PortSpec(18080, "uid-1", "10.0.0.5", 80)], self.rig.ports.specs())
+
+    def test_what_somebody_else_changes_meanwhile_is_not_lost(self) -> None:
+        self.open(18080)
+        (shown,) = self.json("list")
+        self.plan("getPort", shown)
+        self.client.callJson("PUT", "/v1/ports/18080", {**WISH, "limits": {"total": 5}})
+        failed = self.run_("open", "18080", "uid-1", "10.0.0.5:81", status=1)
+        self.assertIn("precondition-failed", failed.stderr)
+        self.assertEqual(5, self.rig.ports.specs()[0].limits.total)
+
     def test_new_refuses_what_is_there(self) -> None:
         self.open(18080, "--new")
         self.assertIn(
@@ -88,6 +121,7 @@ class Waiting(CliCase):
         plans, self.planned = self.planned, []
         self.open()
         (shown,) = self.json("list")
+        self.plan("getPort", shown)
         self.plan("putPort", shown)
         self.planned += plans
         return self.run_("open", "18080", "uid-1", "10.0.0.5:80", "--wait", *options, status=status).stderr
@@ -122,6 +156,7 @@ class Waiting(CliCase):
         """Its target may be there all the same."""
         self.open()
         (shown,) = self.json("list")
+        self.plan("getPort", shown)
         self.plan("putPort", shown)
         self.planProbe("dialled")
         self.plan("getPort", shown | {"state": "unbound", "reason": "in use"})
