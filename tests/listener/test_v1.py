@@ -176,6 +176,16 @@ class PortTests(V1TestCase):
             self.assertEqual((400, "bad-request"), self.code(self.put(18080, query)), query)
         self.assertEqual([], self.rig.ports.specs())
 
+    def test_nothingIsFoundBehindAnotherPath(self) -> None:
+        """Else what is checked by the path, such as the query's arguments, would not be."""
+        body = json.dumps(WISH).encode()
+        for path in ("//v1/ports/18080?dryrun=1", "/v1//ports/18080", "/v1/ports/18080/", "///v1/ports/18080"):
+            self.assertEqual(404, self.client.call("PUT", path, body)[0], path)
+        self.assertEqual([], self.rig.ports.specs())
+
+    def test_whatIsNoPathIsAProblemAsWell(self) -> None:
+        self.assertEqual((400, "bad-request"), self.code(self.client.json("GET", "/v1/ports/%ff")))
+
     def test_aWishThatMakesNoSenseIsExplained(self) -> None:
         for changed, name in (
             ({"uid": ""}, "uid"),
@@ -213,6 +223,16 @@ class PortTests(V1TestCase):
         self.assertEqual(201, self.client.call("PUT", "/v1/ports/18080", body, If_None_Match="*")[0])
         self.assertEqual(412, self.client.call("PUT", "/v1/ports/18080", body, If_None_Match="*")[0])
         self.assertEqual(412, self.client.call("PUT", "/v1/ports/18081", body, If_Match="*")[0])
+
+    def test_whatIsNotToBeThereMayBeNamedInManyWays(self) -> None:
+        """RFC 9110: weakly for If-None-Match, strongly for If-Match; and a header may come in several lines."""
+        self.put()
+        tag, body = self.etag(), json.dumps(WISH | {"target_port": 81}).encode()
+        for headers in (f"If-None-Match: W/{tag}", f'If-None-Match: {tag}\r\nIf-None-Match: "x"', f"If-Match: W/{tag}"):
+            self.client.connect()
+            head = f"PUT /v1/ports/18080 HTTP/1.1\r\nContent-Length: {len(body)}\r\n{headers}\r\n\r\n"
+            self.client.send(head.encode() + body)
+            self.assertEqual(412, self.client.answer()[0], headers)
 
     def test_twoChangesAtATimeAreOne(self) -> None:
         self.put()

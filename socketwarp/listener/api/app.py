@@ -134,7 +134,8 @@ class Call:
     def header(self, name: str) -> str | None:
         """A header of the request, one of those that the route has named."""
         assert name in self.headers, "else the description would know nothing of it"
-        return cast(str | None, self.request.getHeader(name))  # Twisted doesn't say that a str asks for a str
+        given = self.request.requestHeaders.getRawHeaders(name)
+        return None if given is None else ", ".join(given)  # RFC 9110 §5.3
 
     def body(self, shape: type[T]) -> T:
         """

@@ -130,7 +130,7 @@ def _checkConditions(call: Call, entry: Entry | None) -> None:
     current = None if entry is None else tag(entry.spec)
     if ifMatch is not None and not _matches(ifMatch, current):
         raise PreconditionFailed(f"If-Match: the port's ETag is {current or 'none, since it is not there'}")
-    if ifNoneMatch is not None and _matches(ifNoneMatch, current):
+    if ifNoneMatch is not None and _matches(ifNoneMatch.replace("W/", ""), current):  # weakly: RFC 9110 §13.1.2
         raise PreconditionFailed(f"If-None-Match: the port is there, its ETag is {current}")
 
 

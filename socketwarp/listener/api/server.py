@@ -11,7 +11,7 @@ from twisted.web.http import Request as HttpRequest
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
 
-from ...errors import ForeignSite
+from ...errors import BadRequest, ForeignSite
 from .app import PATH_SHOWN, Api
 from .bodies import BODY_LIMIT
 from .problems import refuse, writeText
@@ -44,7 +44,9 @@ class ApiResource(KleinResource):
             request.getRequestHostname().decode("ascii").encode("idna")
             b"/".join(request.postpath or ()).decode()
         except UnicodeError:
-            return writeText(request, 400, "the host or the path isn't written as one can be")
+            return refuse(request, BadRequest("the host or the path isn't written as one can be"))
+        if request.path.startswith(b"//"):  # klein would find a call behind it, though the path is another
+            return writeText(request, 404, "Not Found")
         try:
             self._api.gate.checkSite(request)
         except ForeignSite as error:
