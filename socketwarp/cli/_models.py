@@ -57,7 +57,7 @@ class Session:
     """A connector's session; ``rtt`` in seconds."""
 
     session: str
-    address: str
+    peer: str
     protocol: str
     carrier: str
     since: str
@@ -95,7 +95,7 @@ class Connection:
     id: str
     port: int
     uid: str
-    address: str
+    peer: str
     target: str
     since: str
     bytes_in: int

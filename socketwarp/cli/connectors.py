@@ -45,7 +45,7 @@ def connectors(api: Api, uid: str | None, disconnect: bool, deny: float | None, 
     if uid is not None:
         showTable((), _details(understood(answer, Connector)))
         return
-    columns = ("UID", "PORTS", "ADDRESS", "CARRIER", "SINCE", "RTT", "VISITORS", "IN", "OUT")
+    columns = ("UID", "PORTS", "PEER", "CARRIER", "SINCE", "RTT", "VISITORS", "IN", "OUT")
     showTable(columns, _rows(understood(answer, list[Connector])))
 
 
@@ -63,7 +63,7 @@ def _rows(found: list[Connector]) -> list[tuple[object, ...]]:
         (
             connector.uid,
             " ".join(map(str, connector.ports)),
-            each.address,
+            each.peer,
             each.carrier,
             showTime(each.since),
             showSeconds(each.rtt),
@@ -83,7 +83,7 @@ def _details(connector: Connector) -> list[tuple[object, ...]]:
     for each in connector.sessions:
         rows += [
             ("session", f"{each.session}, leaving" if each.leaving else each.session),
-            ("  address", each.address),
+            ("  peer", each.peer),
             ("  protocol", f"{each.protocol} over {each.carrier}"),
             ("  since", showTime(each.since)),
             ("  certificate until", showTime(each.not_after)),
@@ -143,7 +143,7 @@ def connections(
 
 def _row(each: Connection) -> tuple[object, ...]:
     carried = showBytes(each.bytes_in), showBytes(each.bytes_out)
-    return each.id, each.port, each.uid, each.address, each.target, showTime(each.since), *carried
+    return each.id, each.port, each.uid, each.peer, each.target, showTime(each.since), *carried
 
 
 def _end(api: Api, name: str, dryRun: bool, asJson: bool) -> None:
@@ -153,4 +153,4 @@ def _end(api: Api, name: str, dryRun: bool, asJson: bool) -> None:
         showJson(answer)
         return
     ended = understood(answer, Connection)
-    say(f"connection {ended.id} of {ended.address} to port {ended.port} {'would be ' if dryRun else ''}ended")
+    say(f"connection {ended.id} of {ended.peer} to port {ended.port} {'would be ' if dryRun else ''}ended")

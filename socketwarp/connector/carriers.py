@@ -24,6 +24,7 @@ from ..errors import Code, SessionLost, SocketwarpError
 from ..interfaces import ISession
 from .backoff import Backoff
 from .conversation import Conversation
+from .events import tell
 from .race import Race
 from .refusals import explain, isAlert
 from .remembered import Remembered
@@ -157,10 +158,7 @@ class Carriers:
         elif isSilent:
             self._blackHoles += 1
             if self._blackHoles >= BLACK_HOLES and self._first == "quic":
-                self._log.warn(
-                    "{listener}: sessions by quic fall silent after a short life; tls is tried first from now on",
-                    listener=self._name,
-                )
+                tell(self._log, "carrier.distrusted", listener=self._name)
                 self._prefer("tls")
 
     # -- QUIC again
@@ -194,7 +192,7 @@ class Carriers:
 
     def _holds(self, conversation: Conversation) -> None:
         self._trial = None
-        self._log.info("{listener}: quic gets through; changing over to it", listener=self._name)
+        tell(self._log, "carrier.held", listener=self._name)
         self._held = conversation
         conversation.session.whenClosed().addCallback(self._missed, conversation)
         self.changeOver()
@@ -211,12 +209,8 @@ class Carriers:
             return
         if not isinstance(failure.value, SocketwarpError | OSError):
             self._log.failure("{listener}: an unexpected error", failure, listener=self._name)
-        self._log.info(
-            "{listener}: quic doesn't get through: {why}; next try in {delay:.0f} s",
-            listener=self._name,
-            why=explain(failure.value or SessionLost("the attempt failed")),
-            delay=self._scheduleTrial(),
-        )
+        reason = explain(failure.value or SessionLost("the attempt failed"))
+        tell(self._log, "carrier.blocked", listener=self._name, reason=reason, delay=self._scheduleTrial())
 
     def _stopTrial(self) -> None:
         if self._trialCall is not None:

@@ -55,6 +55,11 @@ class Conversation:
         self.session.whenClosed().addCallback(self._lost)
 
     @property
+    def uid(self) -> str | None:
+        """Who we are to the listener; `None` until it has said so, which it can't in ``hq-29``."""
+        return None if self.welcome is None else self.welcome.uid
+
+    @property
     def canTalk(self) -> bool:
         """Whether there is a control stream."""
         return self._control is not None

@@ -81,9 +81,6 @@ class Hands(Protocol):
     def retire(self, goaway: Goaway) -> BaseException:
         """The current session is current no more; the reason, as an error."""
 
-    def note(self, error: BaseException) -> None:
-        """Say that the current session is gone."""
-
     def probe(self) -> None:
         """Ask whether the current session is still of use."""
 
@@ -154,12 +151,10 @@ def build(hands: type[H]) -> Callable[[H], Machine]:
 
     @renewing.upon(Machine.wentAway).to(connecting)
     def retire(machine: Machine, hands: H, goaway: Goaway) -> None:
-        hands.note(hands.retire(goaway))
+        hands.retire(goaway)
 
-    @renewing.upon(Machine.sessionLost).to(connecting)
-    @retrying.upon(Machine.sessionLost).to(pausing)
-    def note(machine: Machine, hands: H, error: BaseException) -> None:
-        hands.note(error)
+    renewing.upon(Machine.sessionLost).to(connecting).returns(None)
+    retrying.upon(Machine.sessionLost).to(pausing).returns(None)
 
     @connecting.upon(Machine.renew).loop()
     @renewing.upon(Machine.renew).loop()

@@ -18,6 +18,7 @@ from ..errors import Code, SessionLost, SessionRefused, UidTaken
 from ..wire.messages import Goaway
 from .backoff import Backoff
 from .conversation import Conversation
+from .events import tell
 from .lifecycle import Machine, build
 from .names import place
 from .refusals import explain
@@ -45,6 +46,7 @@ class _Hands:
     attempt: Attempt
     log: Logger
     current: Conversation | None = attrs.field(default=None, init=False)
+    _latest: Conversation | None = attrs.field(default=None, init=False)
     isExiled: bool = attrs.field(default=False, init=False)
     _connectedAt: float = attrs.field(default=0.0, init=False)
     _expectedUntil: float = attrs.field(default=0.0, init=False)  # the listener stops, and is about to come back
@@ -56,6 +58,13 @@ class _Hands:
     _isStopping: bool = attrs.field(default=False, init=False)
     _yields: bool = attrs.field(default=False, init=False)
     _waiters: list[tuple[Deferred[None], bool]] = attrs.field(factory=list, init=False)
+
+    def _report(self, name: str, **fields: str | float | None) -> None:
+        """Log an event about the latest session, which an attempt that fails may have followed."""
+        latest = self._latest
+        session = None if latest is None else latest.session.sessionId
+        uid = None if latest is None else latest.uid
+        tell(self.log, name, listener=self.name, uid=uid, session=session, **fields)
 
     # -- attempts
 
@@ -91,22 +100,18 @@ class _Hands:
     def adopt(self, machine: Machine, conversation: Conversation) -> None:
         """See `lifecycle.Hands`."""
         older, self.current = self.current, conversation
+        self._latest = conversation
         if older is not None:
             older.say(Goaway("renewed", 0.0, "the connector has a newer session"))
             self._retire(older)
-        session, welcome = conversation.session, conversation.welcome
+        session = conversation.session
         self._connectedAt = self.clock.seconds()
         self._yields = False
-        self.log.info(
-            "{listener}: connected to {address} by {protocol} over {carrier}{name}, session {session}",
-            listener=self.name,
-            address=place(*session.peerAddress),
+        self._report(
+            "session.connected",
+            peer=place(*session.peerAddress),
             protocol=session.protocol,
             carrier=session.carrier,
-            name=f" as {welcome.uid}" if welcome else "",
-            uid=welcome.uid if welcome else None,
-            event="session.connected",
-            session=welcome.session if welcome else session.sessionId,
         )
         conversation.wentAway = lambda goaway: self._wentAway(machine, conversation, goaway)
         conversation.fellSilent = lambda: self._fellSilent(machine, conversation)
@@ -120,9 +125,7 @@ class _Hands:
 
     def _fellSilent(self, machine: Machine, conversation: Conversation) -> None:
         if conversation is self.current:
-            text = "{listener}: no answer; trying another session"
-            session = conversation.session.sessionId
-            self.log.warn(text, event="session.silent", listener=self.name, session=session)
+            self._report("session.silent")
             machine.renew()
 
     def _expect(self, seconds: float) -> None:
@@ -131,30 +134,37 @@ class _Hands:
 
     def _lost(self, error: SessionLost, machine: Machine, conversation: Conversation) -> None:
         if conversation is self.current:
-            self._forget()
+            self._forget(error)
             machine.sessionLost(error)
         elif conversation in self._retired:
             self._retired.remove(conversation)
         self._checkEmpty(machine)
 
-    def _forget(self) -> Conversation:
+    def _forget(self, error: SessionLost) -> Conversation:
         """The current session is current no more; when it was stable, pauses are short again."""
         conversation, self.current = self.current, None
         assert conversation is not None, "there is no current session"
-        if self.clock.seconds() - self._connectedAt >= self.stableSeconds:
+        lived = self.clock.seconds() - self._connectedAt
+        self._report("session.lost", seconds=round(lived, 3), reason=explain(error))
+        if lived >= self.stableSeconds:
             self.backoff.reset()
         return conversation
 
     def retire(self, goaway: Goaway) -> BaseException:
         """See `lifecycle.Hands`. A superseded session has no streams to finish."""
-        conversation = self._forget()
+        isSuperseded = goaway.reason == UidTaken.code
+        error = (
+            SessionLost(goaway.text, Code.SUPERSEDED, True)
+            if isSuperseded
+            else SessionLost(f"{goaway.text or goaway.reason} (goaway)", fromPeer=True)
+        )
+        conversation = self._forget(error)
         self._retire(conversation)
-        if goaway.reason == UidTaken.code:
+        if isSuperseded:
             conversation.session.close(Code.SUPERSEDED, goaway.text)
-            return SessionLost(goaway.text, Code.SUPERSEDED, True)
-        if goaway.reason == "shutdown":
+        elif goaway.reason == "shutdown":
             self._expect(goaway.seconds)
-        return SessionLost(f"{goaway.text or goaway.reason} (goaway)", fromPeer=True)
+        return error
 
     def _retire(self, conversation: Conversation) -> None:
         self._retired.append(conversation)
@@ -177,23 +187,12 @@ class _Hands:
     def pause(self, machine: Machine, error: BaseException) -> None:
         """See `lifecycle.Hands`."""
         delay = self._delay(error)
-        self.log.warn(
-            "{listener}: {why}; next attempt in {delay:.1f} s",
-            event="session.waiting",
-            listener=self.name,
-            why=explain(error),
-            delay=delay,
-        )
+        self._report("session.waiting", reason=explain(error), delay=delay)
         self._call = self.clock.callLater(delay, self._pauseEnded, machine)
 
     def _pauseEnded(self, machine: Machine) -> None:
         self._call = None
         machine.pauseEnded()
-
-    def note(self, error: BaseException) -> None:
-        """See `lifecycle.Hands`."""
-        text = "{listener}: {why}; connecting already"
-        self.log.warn(text, event="session.lost", listener=self.name, why=explain(error))
 
     def endPause(self) -> None:
         """See `lifecycle.Hands`."""

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from ..errors import Code, SocketwarpError
 from ..interfaces import ISession
+from .events import tell
 from .refusals import explain
 
 W = TypeVar("W")
@@ -102,7 +103,7 @@ class Race(Generic[W]):
             self._giveUp()
             return
         if self._ways:
-            self._log.info("{way}: {why}", way=self._name(way), why=explain(error))
+            tell(self._log, "attempt.failed", way=self._name(way), reason=explain(error))
             if self._call is not None:
                 self._call.cancel()
             self._next()

@@ -242,7 +242,7 @@ class ConnectorService(MultiService):
         async def converse() -> Conversation:
             conversation = await attempts()
             self._memory.watch(conversation.session)
-            self._streams.serve(conversation.session)
+            self._streams.serve(conversation)
             features = (PING, YIELDS) if yields else (PING,)
             hello = Hello("socketwarp", version("socketwarp"), self._instance, self._settings.streamLimit, features)
             return await conversation.open(hello)

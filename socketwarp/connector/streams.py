@@ -8,10 +8,12 @@ from twisted.logger import Logger
 
 from ..bridge import Bridge, Totals
 from ..errors import Code, SocketwarpError, TargetError, TargetTimedOut
-from ..interfaces import ISession, IStream
+from ..interfaces import IStream
 from ..throttle import Bucket
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
+from .conversation import Conversation
+from .events import tell
 from .names import place
 from .targets import Targets
 
@@ -45,9 +47,10 @@ class IncomingStreams:
         self._lines = Bucket(*LINES)
         self._untold = 0
 
-    def serve(self, session: ISession) -> None:
-        """Take the session's streams from now on."""
-        session.acceptStreams(partial(self._opened, session, DIALECTS[session.protocol]))
+    def serve(self, conversation: Conversation) -> None:
+        """Take the streams of its session from now on."""
+        session = conversation.session
+        session.acceptStreams(partial(self._opened, conversation, DIALECTS[session.protocol]))
 
     def leave(self) -> None:
         """Take no more streams of listeners that can't be told that we leave."""
@@ -60,21 +63,21 @@ class IncomingStreams:
         self._waiters.append(Deferred())
         return self._waiters[-1]
 
-    def _opened(self, session: ISession, dialect: Dialect, stream: IStream) -> None:
+    def _opened(self, conversation: Conversation, dialect: Dialect, stream: IStream) -> None:
         """A stream: until its target is connected it counts as pending."""
         if self._isLeaving and not dialect.hasControl:
             stream.abort(Code.SHUTDOWN)
             return
         if self.isFull or self._pending >= self._dialLimit:
             stream.abort(Code.LIMIT)
-            why = "memory is used up" if self.isFull else f"{self._dialLimit} dials are under way"
+            reason = "memory is used up" if self.isFull else f"{self._dialLimit} dials are under way"
             if self._mayTell():
-                text = "session {session}: a stream is refused, {why}"
-                self._log.warn(text, event="stream.refused", session=session.sessionId, why=why)
+                name = conversation.session.sessionId
+                tell(self._log, "stream.refused", uid=conversation.uid, session=name, reason=reason)
             return
         self._pending += 1
         self._running += 1
-        Deferred.fromCoroutine(self._carry(session, dialect, stream)).addCallback(self._over)
+        Deferred.fromCoroutine(self._carry(conversation, dialect, stream)).addCallback(self._over)
 
     def _mayTell(self) -> bool:
         """Whether there is room for one more line; says how many had none since."""
@@ -82,8 +85,7 @@ class IncomingStreams:
             self._untold += 1
             return False
         if self._untold:
-            text = "{count} more ends and refusals of connections were not told one by one"
-            self._log.warn(text, event="events.suppressed", count=self._untold)
+            tell(self._log, "events.suppressed", count=self._untold)
             self._untold = 0
         return True
 
@@ -95,7 +97,7 @@ class IncomingStreams:
             for waiter in waiters:
                 waiter.callback(None)
 
-    async def _carry(self, session: ISession, dialect: Dialect, stream: IStream) -> None:
+    async def _carry(self, conversation: Conversation, dialect: Dialect, stream: IStream) -> None:
         """One connection, from its preamble to its end."""
         began = self._clock.seconds()
         bridge = Bridge(self._clock)
@@ -108,11 +110,11 @@ class IncomingStreams:
         except (SocketwarpError, CancelledError):
             pass  # the bridge has ended by itself, and says why
         except Exception:
-            self._log.failure("session {session}: an unexpected error", session=session.sessionId)
+            self._log.failure("session {session}: an unexpected error", session=conversation.session.sessionId)
             bridge.abort(SocketwarpError("an internal error of the connector"))
         finally:
             self._pending -= 1
-        self._logEnd(session.sessionId, preamble, await bridge.ended, self._clock.seconds() - began)
+        self._logEnd(conversation, preamble, await bridge.ended, self._clock.seconds() - began)
 
     async def _preamble(self, bridge: Bridge, stream: IStream, dialect: Dialect) -> Preamble:
         late = TargetTimedOut(f"no preamble within {PREAMBLE_TIMEOUT:g} s")
@@ -140,23 +142,22 @@ class IncomingStreams:
         bridge.ended.addCallback(ended)
         await dialling
 
-    def _logEnd(self, session: str, preamble: Preamble | None, totals: Totals, seconds: float) -> None:
+    def _logEnd(self, conversation: Conversation, preamble: Preamble | None, totals: Totals, seconds: float) -> None:
         if not self._mayTell():
             return
         visitor = preamble.visitor if preamble else None
-        self._log.info(
-            "connection {connection} to {target}: {code} after {seconds:.3f} s, {bytesIn} bytes to the target, "
-            "{bytesOut} bytes from it{why}",
-            event="connection.ended",
-            session=session,
-            connection=preamble.connectionId if preamble else "without a preamble",
-            target=place(preamble.host, preamble.port) if preamble else "nowhere",
-            address=place(*visitor) if visitor else None,
+        tell(
+            self._log,
+            "connection.ended",
+            connection=preamble.connectionId if preamble else None,
+            peer=place(*visitor) if visitor else None,
             port=preamble.entryPort if preamble else None,
-            code=totals.ending,
-            reason=str(totals.error or totals.ending),
-            why=f": {totals.error}" if totals.error else "",
-            seconds=seconds,
+            uid=conversation.uid,
+            session=conversation.session.sessionId,
+            target=place(preamble.host, preamble.port) if preamble else None,
+            seconds=round(seconds, 3),
             bytesIn=totals.toTcp,
             bytesOut=totals.toStream,
+            code=totals.ending,
+            reason=str(totals.error or totals.ending),
         )

@@ -185,7 +185,7 @@ class Connectors:
         self._events.emit(
             "connector.refused",
             session=sessionId,
-            address=showAddress(address),
+            peer=showAddress(address),
             subject=None,
             code=CertificateRejected.code,
             reason=f"{who}: {error}",
@@ -195,7 +195,7 @@ class Connectors:
         self._events.emit(
             "connector.refused",
             session=session.sessionId,
-            address=showAddress(session.peerAddress),
+            peer=showAddress(session.peerAddress),
             subject=session.peerLeaf.subject.rfc4514_string(),
             code=error.code,
             reason=str(error),
@@ -215,7 +215,7 @@ class Connectors:
             "connector.connected",
             uid=identity.uid,
             session=session.sessionId,
-            address=showAddress(session.peerAddress),
+            peer=showAddress(session.peerAddress),
             protocol=session.protocol,
             carrier=session.carrier,
             software=_software(hello),
@@ -269,7 +269,7 @@ class Connectors:
             uid=older.uid,
             session=older.session.sessionId,
             newcomer=newcomer.session.sessionId,
-            address=showAddress(newcomer.session.peerAddress),
+            peer=showAddress(newcomer.session.peerAddress),
         )
 
     def _wentAway(self, connector: Connector, goaway: Goaway) -> None:

@@ -28,14 +28,14 @@ REMEMBERED = 1000
 EVENTS: Mapping[str, tuple[LogLevel, str]] = {
     "connector.connected": (
         LogLevel.info,
-        "connector {uid} connected from {address} ({session}, {protocol} over {carrier})",
+        "connector {uid} connected from {peer} ({session}, {protocol} over {carrier})",
     ),
-    "connector.refused": (LogLevel.warn, "connector at {address} refused: {reason} ({session})"),
+    "connector.refused": (LogLevel.warn, "connector at {peer} refused: {reason} ({session})"),
     "connector.superseded": (
         LogLevel.warn,
-        "connector {uid}: session {session} gives way to {newcomer} from {address}",
+        "connector {uid}: session {session} gives way to {newcomer} from {peer}",
     ),
-    "connector.renewed": (LogLevel.info, "connector {uid}: session {newcomer} from {address} follows {session}"),
+    "connector.renewed": (LogLevel.info, "connector {uid}: session {newcomer} from {peer} follows {session}"),
     "connector.leaving": (
         LogLevel.info,
         "connector {uid}: session {session} takes no more visitors ({reason}); {visitors} are there",
@@ -49,14 +49,18 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
     "port.closed": (LogLevel.info, "port {port} closed for {uid}, {reason}; {ended} connections ended"),
     "port.paused": (LogLevel.warn, "accepting visitors is paused: {reason}"),
     "port.resumed": (LogLevel.info, "accepting visitors goes on"),
-    "visitor.connected": (LogLevel.debug, "{connection}: {address} at port {port} to {uid}"),
-    "visitor.refused": (LogLevel.warn, "{connection}: {address} at port {port} refused: {reason}"),
+    "visitor.connected": (LogLevel.debug, "{connection}: {peer} at port {port} to {uid} ({session})"),
+    "visitor.refused": (
+        LogLevel.warn,
+        "{connection}: {peer} at port {port} to {uid} refused: {reason} (session: {session})",
+    ),
     "visitor.ended": (
         LogLevel.info,
-        "{connection}: {address} at port {port} ended after {seconds} s, {bytesIn} bytes in, {bytesOut} out: {reason}",
+        "{connection}: {peer} at port {port} to {uid} ended after {seconds} s, {bytesIn} bytes in, {bytesOut} out: "
+        "{reason} ({session})",
     ),
-    "api.changed": (LogLevel.info, "{who} at {address}: {action} {subject}: {outcome}"),
-    "api.refused": (LogLevel.warn, "API: {who} at {address} refused {method} {path}: {reason}"),
+    "api.changed": (LogLevel.info, "{who} at {peer}: {action} {subject}: {outcome}"),
+    "api.refused": (LogLevel.warn, "API: {who} at {peer} refused {method} {path}: {reason}"),
     "events.suppressed": (LogLevel.warn, "{count} more events {name} were not told one by one"),
 }
 

@@ -195,7 +195,7 @@ class Visitor:
     def _who(self) -> dict[str, Field]:
         return {
             "connection": self.connectionId,
-            "address": showAddress(self.address),
+            "peer": showAddress(self.address),
             "port": self.spec.port,
             "uid": self.spec.uid,
             "session": self.sessionId,

@@ -415,7 +415,7 @@ class TrialTests(CarriersCase):
             self.net.fails("quic")
         [event] = [event for event in events if event["log_level"] is LogLevel.info and "delay" in event]
         self.assertEqual(
-            ("listener", "the handshake took too long", 60.0), tuple(event[k] for k in ("listener", "why", "delay"))
+            ("listener", "the handshake took too long", 60.0), tuple(event[k] for k in ("listener", "reason", "delay"))
         )
 
     def test_aSessionThatHoldsIsTakenOverTo(self) -> None:

@@ -152,9 +152,31 @@ class LinkTests(SynchronousTestCase):
             self.net.loses(Code.DENIED, "User Not Found")
         [event] = [event for event in events if event["log_level"] == LogLevel.warn]
         self.assertEqual(event["listener"], "listener:11443")
-        self.assertIn("the listener's verifier refuses our certificate", event["why"])
-        self.assertIn("User Not Found", event["why"])
+        self.assertIn("the listener's verifier refuses our certificate", event["reason"])
+        self.assertIn("User Not Found", event["reason"])
         self.assertEqual(event["delay"], 0.5)
+
+    def test_theLogNamesSessionAndUid(self) -> None:
+        """Once there was a session: when it comes, when it is lost, and while the next is waited for."""
+        with capturedLogs() as events:
+            self.net.link.startService()
+            self.net.fails()
+            self.net.clock.advance(0.5)
+            self.net.succeeds("socketwarp/1")
+            self.net.clock.advance(2.5)
+            self.net.loses(Code.SHUTDOWN, "restart")
+        told = [(event["event"], event["session"], event["uid"]) for event in events]
+        self.assertEqual(
+            [
+                ("session.waiting", None, None),
+                ("session.connected", "9a41", "uid-1"),
+                ("session.lost", "9a41", "uid-1"),
+                ("session.waiting", "9a41", "uid-1"),
+            ],
+            told,
+        )
+        lost = events[2]
+        self.assertEqual((2.5, "the listener is stopping: the peer closed: restart"), (lost["seconds"], lost["reason"]))
 
     def test_unexpectedErrorsAreLoggedAndOutlived(self) -> None:
         """A fault of ours must not end the service for good."""

@@ -7,6 +7,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from socketwarp.connector.conversation import Conversation
 from socketwarp.connector.policy import Policy
 from socketwarp.connector.streams import LINES, PREAMBLE_TIMEOUT, IncomingStreams
 from socketwarp.connector.targets import Targets
@@ -14,6 +15,7 @@ from socketwarp.errors import Code, SessionLost, StreamReset, TargetDenied
 from socketwarp.interfaces import IStream, IStreamReceiver, Piece
 from socketwarp.settings import parseTargetRules
 from socketwarp.wire.dialect import DIALECTS, Dialled
+from socketwarp.wire.messages import Welcome
 from socketwarp.wire.preamble import Preamble, formatPreamble29
 from tests.connector.fakes import TargetReactor
 from tests.fakes import FakeStream, sessionPair, settle
@@ -54,7 +56,8 @@ class StreamTests(SynchronousTestCase):
         policy = Policy(parseTargetRules(rules) if rules else ())
         streams = IncomingStreams(Targets(policy, self.reactor, self.reactor.dial, 10.0), self.reactor, dialLimit)
         self.listener, self.connector = sessionPair(self.reactor, protocol)
-        streams.serve(self.connector)
+        self.conversation = Conversation(self.connector, self.reactor)
+        streams.serve(self.conversation)
         return streams
 
     def open(self, *pieces: bytes) -> tuple[FakeStream, Recorder]:
@@ -119,6 +122,17 @@ class Carrying(StreamTests):
             settle(self.reactor)
         event = self.ended(events)
         self.assertEqual((event["seconds"], event["code"]), (5.0, "stream-reset"))
+
+    def test_theEndIsLoggedWithUidAndSession(self) -> None:
+        """As the listener has named them; an end without a preamble, too."""
+        self.conversation.welcome = Welcome("uid-1", "9a41", 50.0, 60.0, ())
+        for pieces in ((self.preamble(),), ()):
+            with capturedLogs() as events:
+                stream, _ = self.open(*pieces)
+                stream.abort(Code.ABORTED)
+                settle(self.reactor)
+            event = self.ended(events)
+            self.assertEqual(("uid-1", "session-1"), (event["uid"], event["session"]))
 
     def test_linesThatVisitorsCauseAreSoManyAndNoMore(self) -> None:
         """And how many weren't told is."""
@@ -191,7 +205,7 @@ class Refusing(StreamTests):
         self.assertEqual(self.reactor.dials, [])
         event = self.ended(events)
         self.assertEqual(event["code"], "denied")
-        self.assertIn("169.254.169.254:80 is refused", event["why"])
+        self.assertIn("169.254.169.254:80 is refused", event["reason"])
 
     def test_rulesHold(self) -> None:
         """Each stream is authorised where it is used."""

@@ -222,7 +222,7 @@ class Records(ControlCase):
         self.assertEqual((None, put["after"], None), (put["before"], deleted["before"], deleted["after"]))
         for each in (put, deleted):
             self.assertEqual(("anonymous", str(port), "done"), (each["who"], each["subject"], each["outcome"]))
-            self.assertTrue(each["address"].startswith("127.0.0.1:"))
+            self.assertTrue(each["peer"].startswith("127.0.0.1:"))
 
 
 class DryRuns(ControlCase):

@@ -16,7 +16,7 @@ from socketwarp.interfaces import Identity, IVerifier, plainAddress
 from socketwarp.listener.connectors import Connectors
 from socketwarp.listener.denials import Denials
 from socketwarp.listener.entries import Lobby
-from socketwarp.listener.events import Events
+from socketwarp.listener.events import Event, Events
 from socketwarp.listener.ports import Ports
 from socketwarp.listener.recheck import RecheckPolicy
 from socketwarp.listener.store import IPortStore, Kept
@@ -26,6 +26,7 @@ from socketwarp.tcp.port import Accept
 from socketwarp.wire.preamble import HEADER_SIZE, Preamble, parsePreamble29
 from tests.fake_tcp import FakeReactor, FakeSocket, connect
 from tests.fakes import FakeSession, FakeStream, leafCertificate, sessionPair, settle
+from tests.manual import eventFields
 
 
 @implementer(IVerifier)
@@ -200,6 +201,16 @@ class Sockets:
             closing.callback(None)
 
 
+def checked(events: Events) -> Events:
+    """Have it an error, and so a failure of the test, when an event has other fields than docs/api.rst says."""
+
+    def check(event: Event) -> None:
+        assert event.fields.keys() == eventFields("api.rst")[event.name], event
+
+    events.subscribe(check)
+    return events
+
+
 class Rig:
     """Connectors and ports on a played host."""
 
@@ -208,7 +219,7 @@ class Rig:
         self.verifier = FakeVerifier()
         self.sockets = Sockets()
         self.store = MemoryStore()
-        self.events = Events(self.reactor.seconds)
+        self.events = checked(Events(self.reactor.seconds))
         self.denials = Denials(self.reactor.seconds, self.store)
         policy = policy or RecheckPolicy()
         self.connectors = Connectors(self.reactor, self.verifier, self.events, self.denials, policy)

@@ -134,7 +134,7 @@ class RoleTests(TokenTestCase):
     def test_theAuditLogNamesTheToken(self) -> None:
         self.call("PUT", "/v1/ports/18080", "do-it", WISH)
         (change,) = self.rig.told("api.changed")
-        self.assertEqual(("boss", "127.0.0.1:50000", None), (change["who"], change["address"], change["before"]))
+        self.assertEqual(("boss", "127.0.0.1:50000", None), (change["who"], change["peer"], change["before"]))
 
 
 class ScopeTests(TokenTestCase):

@@ -37,7 +37,7 @@ class AuditTests(SynchronousTestCase):
             {
                 "time": "1970-01-01T00:00:00.000Z",
                 "who": "anonymous",
-                "address": "127.0.0.1:50000",
+                "peer": "127.0.0.1:50000",
                 "action": "port.put",
                 "subject": "18080",
                 "before": None,

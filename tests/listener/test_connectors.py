@@ -34,7 +34,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIs(session, self.rig.connectors.current("uid-1").session)
         self.assertEqual(["uid-1"], [connector.identity.uid for connector in self.rig.connectors])
         (told,) = self.rig.told("connector.connected")
-        self.assertEqual(("uid-1", "session-1", "192.0.2.1:40000"), (told["uid"], told["session"], told["address"]))
+        self.assertEqual(("uid-1", "session-1", "192.0.2.1:40000"), (told["uid"], told["session"], told["peer"]))
 
     def test_theLogSaysWhatCarriesASession(self) -> None:
         with capturedLogs() as logs:
@@ -64,7 +64,7 @@ class AdmissionTests(SynchronousTestCase):
         refused("session-1", ("192.0.2.1", 40000), SessionLost("the certificate has expired", 0x12D))
         refused("session-2", ("192.0.2.1", 40001), SessionLost("unknown CA", 0x130, fromPeer=True))
         ours, its = self.rig.told("connector.refused")
-        self.assertEqual(("session-1", "192.0.2.1:40000"), (ours["session"], ours["address"]))
+        self.assertEqual(("session-1", "192.0.2.1:40000"), (ours["session"], ours["peer"]))
         self.assertEqual("TLS refused it: the certificate has expired", ours["reason"])
         self.assertEqual("it ended the handshake: unknown CA", its["reason"])
 
@@ -139,7 +139,7 @@ class AdmissionTests(SynchronousTestCase):
         session.peerAddress = ("2001:db8::1", 1234)
         self.rig.connectors.admit(session)
         self.rig.verifier.answer("uid-1")
-        self.assertEqual("[2001:db8::1]:1234", self.rig.told("connector.connected")[0]["address"])
+        self.assertEqual("[2001:db8::1]:1234", self.rig.told("connector.connected")[0]["peer"])
 
 
 class TakeoverTests(SynchronousTestCase):

@@ -13,6 +13,7 @@ from socketwarp.listener.descriptors import LOOK_SECONDS, Descriptors, LaneUsher
 from socketwarp.listener.events import Events
 from socketwarp.tcp.limit import NO_LIMIT
 from socketwarp.tcp.port import IUsher, Port
+from tests.listener.rig import checked
 from tests.tcp.fakes import Recorder, makePoll
 
 
@@ -34,7 +35,7 @@ class DescriptorsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.poll, _ = makePoll()
-        self.events = Events(self.clock.seconds)
+        self.events = checked(Events(self.clock.seconds))
         self.free = 10
         self.descriptors = Descriptors(self.clock, self.poll, self.events, 100, lambda descriptor: self.free)
         self.accepted: list[Recorder] = []

@@ -51,7 +51,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual((events.REMEMBERED, 2), (len(self.events.since(0)), self.events.since(0)[0].number))
 
     def refuse(self) -> None:
-        self.events.emit("api.refused", who="", address="", method="", path="", code="", reason="")
+        self.events.emit("api.refused", who="", peer="", method="", path="", code="", reason="")
 
     def test_whatStrangersCanCauseIsToldSoOftenAndNoMore(self) -> None:
         now = 0.0

@@ -14,26 +14,17 @@ from socketwarp.listener.api.problems import statusOf
 from socketwarp.listener.events import EVENTS
 from socketwarp.listener.metrics import Metrics
 from tests.listener.rig import Rig
+from tests.manual import eventFields, rows
 
-ROOT = Path(__file__).parent.parent.parent
-LISTENER = ROOT / "socketwarp" / "listener"
+PAGE = "api.rst"
+LISTENER = Path(__file__).parent.parent.parent / "socketwarp" / "listener"
 
 
 class ManualTests(SynchronousTestCase):
     """Its tables."""
 
-    def setUp(self) -> None:
-        self.text = (ROOT / "docs" / "api.rst").read_text()
-
-    def rows(self, heading: str) -> list[list[str]]:
-        """A table's cells, by the first words of its heading."""
-        rule, body = re.findall(rf"^(=[= ]+)\n{heading} .*\n=[= ]+\n((?:.*\n)*?)=[= ]+\n", self.text, re.MULTILINE)[0]
-        columns = [(each.start(), each.end()) for each in re.finditer("=+", rule)]
-        lines = [line for line in body.splitlines() if not line.startswith(" ")]
-        return [[line[start:end].strip() for start, end in columns[:-1]] + [line[columns[-1][0] :]] for line in lines]
-
     def test_itHasEveryCallAndItsRole(self) -> None:
-        documented = {(call, role) for call, role, _ in self.rows("call")}
+        documented = {(call, role) for call, role, _ in rows(PAGE, "call")}
         for route in ROUTES:
             pattern = f"{route.method} {re.sub('<[^>]+>', '[^/]+', route.path)}"
             found = {each for each in documented if re.fullmatch(pattern, each[0])}
@@ -58,11 +49,11 @@ class ManualTests(SynchronousTestCase):
                     raised.add(kind)
         raised -= {errors.ConfigurationError}  # at the start only
         told = {(kind.code, statusOf(kind)) for kind in raised} | {("not-found", 404), ("method-not-allowed", 405)}
-        self.assertEqual(told, {(code.strip("`"), int(status)) for code, status, _ in self.rows("code")})
+        self.assertEqual(told, {(code.strip("`"), int(status)) for code, status, _ in rows(PAGE, "code")})
 
     def test_itHasEveryEventAndWhatItsSentenceNeeds(self) -> None:
-        documented = {name.strip("`"): set(re.findall("``(\\w+)``", fields)) for name, fields in self.rows("event")}
-        documented["visitor.ended"] |= documented["visitor.refused"]
+        """That each is told with these very fields is checked wherever a test has one told, see `Rig`."""
+        documented = eventFields(PAGE)
         self.assertEqual(EVENTS.keys() | {"events.missed"}, documented.keys())
         for name, (_, sentence) in EVENTS.items():
             self.assertLessEqual(set(re.findall(r"{(\w+)}", sentence)), documented[name], name)
@@ -70,7 +61,7 @@ class ManualTests(SynchronousTestCase):
     def test_itHasEveryMetricAndItsLabels(self) -> None:
         rig = Rig()
         rig.connected()
-        documented = {name.strip("`"): labels for name, labels, _ in self.rows("metric")}
+        documented = {name.strip("`"): labels for name, labels, _ in rows(PAGE, "metric")}
         shown = {
             metric.name + ("_total" if metric.type == "counter" else ""): metric
             for metric in Metrics(rig.events, rig.connectors, rig.ports).registry.collect()

@@ -201,13 +201,13 @@ class VisitorTests(SynchronousTestCase):
         self.rig.settle()
         (told,) = self.rig.told("visitor.ended")
         self.assertEqual((5, 3, 2, "finished"), (told["bytesIn"], told["bytesOut"], told["seconds"], told["reason"]))
-        self.assertEqual("198.51.100.7:50000", told["address"])
+        self.assertEqual("198.51.100.7:50000", told["peer"])
 
     def test_anIpv4VisitorOfADualStackSocketIsAnIpv4Visitor(self) -> None:
         self.rig.connected()
         for host in ("::ffff:192.0.2.9", "2001:db8::9"):
             self.rig.visit(18080, host)
-        addresses = [told["address"] for told in self.rig.told("visitor.connected")]
+        addresses = [told["peer"] for told in self.rig.told("visitor.connected")]
         self.assertEqual(["192.0.2.9:50000", "[2001:db8::9]:50000"], addresses)
 
     def test_aVisitorWaitsForTheConnectorToComeBack(self) -> None:

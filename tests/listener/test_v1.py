@@ -323,7 +323,7 @@ class ConnectorTests(V1TestCase):
         status, (connector,) = self.client.json("GET", "/v1/connectors")
         self.assertEqual((200, "uid-1", [18080]), (status, connector["uid"], connector["ports"]))
         (session,) = connector["sessions"]
-        self.assertEqual(("session-1", "192.0.2.1:40000"), (session["session"], session["address"]))
+        self.assertEqual(("session-1", "192.0.2.1:40000"), (session["session"], session["peer"]))
         self.assertEqual((200, connector), self.client.json("GET", "/v1/connectors/uid-1"))
 
     def test_aUidMayBeAUri(self) -> None:
@@ -419,7 +419,7 @@ class ConnectionTests(V1TestCase):
         self.assertEqual((200, 1), (status, listed["total"]))
         self.assertEqual(
             (18080, "uid-1", "198.51.100.7:50000", "10.0.0.5:80", "session-1", 5),
-            tuple(connection[name] for name in ("port", "uid", "address", "target", "session", "bytes_in")),
+            tuple(connection[name] for name in ("port", "uid", "peer", "target", "session", "bytes_in")),
         )
 
     def test_someOfThemWhenAskedFor(self) -> None:

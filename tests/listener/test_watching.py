@@ -145,7 +145,7 @@ class MetricsTests(WatchTestCase):
 
     def test_whatIsNotToldIsCountedAllTheSame(self) -> None:
         for _ in range(5000):
-            self.rig.events.emit("api.refused", who="", address="", method="", path="", code="", reason="")
+            self.rig.events.emit("api.refused", who="", peer="", method="", path="", code="", reason="")
         self.assertEqual(5000, self.figures()['socketwarp_events_total{event="api.refused"}'])
 
 

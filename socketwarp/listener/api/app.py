@@ -199,7 +199,7 @@ class Api:
         self.events.emit(
             "api.changed",
             who=caller.name,
-            address=caller.address,
+            peer=caller.address,
             action=action,
             subject=subject,
             before=before,
@@ -212,7 +212,7 @@ class Api:
         self.events.emit(
             "api.refused",
             who=who,
-            address=addressOf(request),
+            peer=addressOf(request),
             method=request.method.decode(errors="replace"),
             path=request.path.decode(errors="replace")[:PATH_SHOWN],
             code=error.code,

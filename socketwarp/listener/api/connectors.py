@@ -25,7 +25,7 @@ def showSession(connector: Connector) -> dict[str, object]:
     session, figures = connector.session, connector.session.statistics()
     return {
         "session": session.sessionId,
-        "address": showAddress(session.peerAddress),
+        "peer": showAddress(session.peerAddress),
         "protocol": session.protocol,
         "carrier": session.carrier,
         "since": showTime(connector.since),
@@ -123,7 +123,7 @@ def showVisitor(visitor: Visitor) -> dict[str, object]:
         "id": visitor.connectionId,
         "port": visitor.spec.port,
         "uid": visitor.spec.uid,
-        "address": showAddress(visitor.address),
+        "peer": showAddress(visitor.address),
         "target": visitor.spec.target,
         "session": visitor.sessionId,
         "since": showTime(visitor.since),

@@ -95,7 +95,7 @@ SCHEMAS: dict[str, Schema] = {
     "Closed": shape({"ended": _WHOLE, "connections": _WHOLE, **_DRY}, port=_PORT),
     "Session": shape(
         session=_TEXT,
-        address=_TEXT,
+        peer=_TEXT,
         protocol=_TEXT,
         carrier=_TEXT,
         since=_TIME,
@@ -117,7 +117,7 @@ SCHEMAS: dict[str, Schema] = {
         id=_TEXT,
         port=_PORT,
         uid=_UID,
-        address=_TEXT,
+        peer=_TEXT,
         target=_TEXT,
         session=orNull(_TEXT),
         since=_TIME,
