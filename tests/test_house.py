@@ -106,4 +106,4 @@ class ReadmeTests(SynchronousTestCase):
             for setting in settingsOf(kind).values()
             for variable in setting.variables
         }
-        self.assertEqual(known | {"SWC_SETTINGS"}, named)
+        self.assertEqual(known | {"SWL_SETTINGS", "SWC_SETTINGS"}, named)
