@@ -12,7 +12,16 @@ import click
 from cryptography import x509
 from twisted.internet.defer import ensureDeferred
 
-from ..errors import CertificateRejected, ConfigurationError, ProxyFailed, SessionLost, VerifierFault
+from ..errors import (
+    EX_FAILED,
+    EX_NOPERM,
+    EX_UNAVAILABLE,
+    CertificateRejected,
+    ConfigurationError,
+    ProxyFailed,
+    SessionLost,
+    VerifierFault,
+)
 from ..identity.certificates import Credentials, loadCredentials
 from ..identity.chains import UNKNOWN_CA
 from ..identity.checkup import Files, Finding, checkFiles
@@ -20,6 +29,7 @@ from ..identity.http import Answer, explain, fetch
 from ..identity.local import readAccessRules
 from ..identity.pem import SettingFile
 from ..identity.scep import DEADLINE, HEADER, decision, headerValue, scepAgent
+from ..rules.check import ruleFiles
 from ..settings import CommonSettings, ConnectorSettings, ListenerName, ListenerSettings, load
 from ..wire.dialect import DIALECTS
 from ._options import asJson
@@ -31,9 +41,6 @@ from ._show import showJson
 PROBE_SECONDS, PROBES = 1.0, 3
 #: How far this machine's clock may be from another's.
 CLOCK_TOLERANCE = timedelta(minutes=5)
-#: The highest exit status; those above have other meanings (sysexits.h).
-MAX_STATUS = 60
-
 # A long header with a version that no one speaks (RFC 9000 §15: 0x?a?a?a?a), which every QUIC server answers with a
 # Version Negotiation packet (§6.1) if the datagram is as large as a first one must be (§14.1).
 _PROBE = (b"\xc0" + bytes.fromhex("1a2a3a4a") + b"\x08socketwp" + b"\x08doctorxx").ljust(1200, b"\x00")
@@ -48,7 +55,15 @@ def doctor(context: click.Context, end: str, config: str | None, asJson: bool) -
     """
     Look at an END's settings, files, clock and network, and say what is wrong and how to mend it.
 
-    Run it as the end's user, in its directory and with its environment. The exit status is the number of problems.
+    Run it as the end's user, in its directory and with its environment.
+
+    \b
+    Exit status, of several problems the highest:
+       0  no problem; there may be warnings
+       1  this machine's clock is wrong
+      69  a listener, or the verifier, doesn't answer
+      77  a listener doesn't let us in, or we don't accept its certificate
+      78  a setting or a file can't be used
 
     \b
     Example:
@@ -65,7 +80,7 @@ def doctor(context: click.Context, end: str, config: str | None, asJson: bool) -
         showJson([attrs.asdict(finding) for finding in told])
     else:
         click.echo(f"{problems or 'no'} problem{'' if problems == 1 else 's'} found")
-    context.exit(min(problems, MAX_STATUS))
+    context.exit(max(finding.status for finding in told))
 
 
 def _tell(finding: Finding) -> None:
@@ -87,16 +102,25 @@ def _checkListener(config: str | None) -> Iterator[Finding]:
     if settings.verifier == "scep":
         yield from _checkVerifier(settings)
     elif settings.accessPath is not None:
-        yield _checkAccess(SettingFile("SWL_ACCESS_PATH", settings.accessPath))
+        yield from _checkAccess(SettingFile("SWL_ACCESS_PATH", settings.accessPath))
+    yield from _checkRules(settings)
 
 
-def _checkAccess(file: SettingFile) -> Finding:
+def _checkAccess(file: SettingFile) -> Iterator[Finding]:
     try:
         rules = readAccessRules(file)
-    except ConfigurationError as e:
-        return Finding("problem", str(e))
+    except ConfigurationError:
+        return  # told with the other rules
     others = "nobody else" if rules.allowed else "everybody else"
-    return Finding("fine", f"{file}: {len(rules.allowed)} allowed, {len(rules.denied)} denied, {others} allowed")
+    yield Finding("fine", f"{file}: {len(rules.allowed)} allowed, {len(rules.denied)} denied, {others} allowed")
+
+
+def _checkRules(settings: CommonSettings) -> Iterator[Finding]:
+    for read in ruleFiles(settings):
+        try:
+            read()
+        except ConfigurationError as e:
+            yield Finding("problem", str(e))
 
 
 def _checkConnector(config: str | None) -> Iterator[Finding]:
@@ -108,6 +132,7 @@ def _checkConnector(config: str | None) -> Iterator[Finding]:
     yield Finding("fine", "the settings can be read")
     files = Files("client", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
     yield from checkFiles(files)
+    yield from _checkRules(settings)
     yield from _checkListeners(settings, _trusted(files))
 
 
@@ -122,15 +147,18 @@ def _checkListeners(settings: ConnectorSettings, trusted: Credentials | None) ->
             findings += checkListenerAnswers(listener.host, settings.portsOf(listener)[0], trusted)
         if listener in byTls:
             tls = byTls[listener]
-            isRefusal = isinstance(tls, SessionLost) and tls.errorCode is not None
             isFine = bool(findings) and all(each.level == "fine" for each in findings)
             found = _overTls(settings, listener, tls)
             if tls is None:
                 findings = [_softened(each, "the session goes by TLS, unless that is mended") for each in findings]
-            elif isFine and not isRefusal:
+            elif isFine and not _isRefusal(tls):
                 found = _softened(found, "nothing, while QUIC gets through")
             findings.append(found)
         yield from findings
+
+
+def _isRefusal(error: Exception | None) -> bool:
+    return isinstance(error, SessionLost) and error.errorCode is not None
 
 
 def _softened(finding: Finding, remedy: str) -> Finding:
@@ -144,13 +172,15 @@ def _overTls(settings: ConnectorSettings, listener: ListenerName, error: Excepti
     where = f"{listener.host}, TCP port {settings.portsOf(listener)[1]}{f', through {proxy}' if proxy else ''}"
     if error is None:
         return Finding("fine", f"a listener lets us in by TLS at {where}")
+    status = EX_UNAVAILABLE
     if isinstance(error, ProxyFailed):
         remedy = "mend that there, or name the listener in SWC_NO_PROXY if it is reached without"
     elif isinstance(error, OSError):
         remedy = "is TLS on there (SWL_TLS_PORT), the port right, and TCP let through by every firewall on the way?"
     else:
         remedy = "see the listener's log, and mend the certificate, or server_name"
-    return Finding("problem", f"no listener lets us in by TLS at {where}: {error}", remedy)
+        status = EX_NOPERM if _isRefusal(error) else EX_UNAVAILABLE
+    return Finding("problem", f"no listener lets us in by TLS at {where}: {error}", remedy, status)
 
 
 def _trusted(files: Files) -> Credentials | None:
@@ -181,7 +211,8 @@ def checkListenerAnswers(name: str, port: int, trusted: Credentials | None) -> I
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_DGRAM)
     except OSError as e:
-        yield Finding("problem", f"server_name {name!r} has no address: {e.strerror}", "correct it, or the name server")
+        text = f"server_name {name!r} has no address: {e.strerror}"
+        yield Finding("problem", text, "correct it, or the name server", EX_UNAVAILABLE)
         return
     errors = []
     for family, _, _, _, address in found:
@@ -193,7 +224,7 @@ def checkListenerAnswers(name: str, port: int, trusted: Credentials | None) -> I
             return
         errors.append(f"{address[0]}: {error}")
     remedy = "is the listener running, the port right, and UDP let through by every firewall on the way?"
-    yield Finding("problem", f"no listener answers at UDP port {port} ({'; '.join(errors)})", remedy)
+    yield Finding("problem", f"no listener answers at UDP port {port} ({'; '.join(errors)})", remedy, EX_UNAVAILABLE)
 
 
 def checkListenerCertificate(
@@ -215,9 +246,10 @@ def checkListenerCertificate(
         remedy = "have its certificate replaced, or correct server_name"
         if e.alert == UNKNOWN_CA:
             remedy = "put the root of its certificate into the file of ca_cert_path, if that listener is the right one"
-        return Finding("problem", f"we would refuse {where} as {name}: {e}", remedy)
+        return Finding("problem", f"we would refuse {where} as {name}: {e}", remedy, EX_NOPERM)
     except (SessionLost, OSError) as e:
-        return Finding("problem", f"{where} shows no certificate: {e}", "is it a socketwarp listener? see its log")
+        remedy = "is it a socketwarp listener? see its log"
+        return Finding("problem", f"{where} shows no certificate: {e}", remedy, EX_UNAVAILABLE)
     return Finding("fine", f"{where} has a good certificate for {name}")
 
 
@@ -265,9 +297,10 @@ def _checkVerifier(settings: ListenerSettings) -> Iterator[Finding]:
     except ConfigurationError as e:
         yield Finding("problem", str(e))
     except VerifierFault as e:
-        yield Finding("problem", str(e), remedy)
+        yield Finding("problem", str(e), remedy, EX_UNAVAILABLE)
     except Exception as e:  # names, connections, TLS, HTTP: whatever Twisted raises
-        yield Finding("problem", f"the verifier at {settings.scepUrl} can't be asked: {explain(e)}", remedy)
+        text = f"the verifier at {settings.scepUrl} can't be asked: {explain(e)}"
+        yield Finding("problem", text, remedy, EX_UNAVAILABLE)
     else:
         yield Finding("fine", f"the verifier at {settings.scepUrl} decides about certificates")
         yield from checkClock(answer.date, datetime.now(UTC))
@@ -283,6 +316,7 @@ def checkClock(date: str, now: datetime) -> Iterator[Finding]:
         theirs = theirs.replace(tzinfo=UTC)  # "-0000": a UTC that claims nothing about the place (RFC 5322 §3.3)
     if abs(theirs - now) > CLOCK_TOLERANCE:
         text = f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, the SCEP server's {theirs:%Y-%m-%d %H:%M}"
-        yield Finding("problem", text, "set the wrong one (NTP): certificates are good only between their dates")
+        remedy = "set the wrong one (NTP): certificates are good only between their dates"
+        yield Finding("problem", text, remedy, EX_FAILED)
     else:
         yield Finding("fine", "this machine's clock agrees with the SCEP server's")

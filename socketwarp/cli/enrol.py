@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 import click
+from click.core import ParameterSource
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from twisted.internet.defer import ensureDeferred
 
@@ -27,16 +28,26 @@ MAX_SECRET = 1024
 @click.option("--url", required=True, help="The SCEP server's URL, like http://scep.example:3000/scep.")
 @click.option("--uid", required=True, help="Who the certificate is for.")
 @click.option(
-    "--secret-file", "secretFile", type=click.File(encoding="utf-8"), help="File with the one-time secret; - for stdin."
+    "--secret-file",
+    "secretFile",
+    envvar="SOCKETWARP_SECRET_FILE",
+    type=click.File(encoding="utf-8"),
+    help="File with the one-time secret; - for stdin. [SOCKETWARP_SECRET_FILE]",
 )
-@click.option("--secret", envvar="SOCKETWARP_SECRET", help="The secret itself; others can see it, so prefer a file.")
+@click.option(
+    "--secret",
+    envvar="SOCKETWARP_SECRET",
+    help="The secret itself; others can see it, so prefer a file. [SOCKETWARP_SECRET]",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the files.")
 @click.option("--dns", multiple=True, help="DNS name for the certificate; may be given several times.")
 @click.option("--ca-fingerprint", "fingerprint", help="SHA-256 fingerprint that the server's certificate must have.")
 @click.option("--tls-ca", "tlsCa", type=click.Path(), help="Roots (PEM) for an https URL; the system's by default.")
 @click.option("--renew", is_flag=True, help="Replace certificate and key (needs a new secret).")
 @asJson
+@click.pass_context
 def enrol(
+    context: click.Context,
     url: str,
     uid: str,
     secretFile: TextIO | None,
@@ -51,10 +62,14 @@ def enrol(
     """
     Get a certificate from a SCEP server, for a key that is made here: client.crt, client.key and ca.crt in --out.
 
+    The secret is asked for on the terminal, unless an option or a variable gives it, or its file.
+
     \b
     Example:
       socketwarp enrol --url http://scep.example:3000/scep --uid office-1 --secret-file secret --out .
     """
+    if secret is not None and secretFile is not None:
+        secret, secretFile = _preferred(context, secret, secretFile)
     files = _enrol.EnrolmentFiles(out)
     files.check(renew)
     known = files.knownAuthority()
@@ -118,6 +133,18 @@ def _checkedFingerprint(text: str | None) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise ConfigurationError(f"--ca-fingerprint {text!r}: SHA-256 has 64 hexadecimal digits")
     return digits
+
+
+def _preferred(context: click.Context, secret: str, file: TextIO) -> tuple[str | None, TextIO | None]:
+    """Of secret and file, what counts: an option before a variable, as with all settings."""
+    isOption = [context.get_parameter_source(each) is ParameterSource.COMMANDLINE for each in ("secret", "secretFile")]
+    match isOption:
+        case [True, False]:
+            return secret, None
+        case [False, True]:
+            return None, file
+        case _:
+            raise click.UsageError("the secret and a file with it are given: leave one of them out")
 
 
 def _secretFrom(file: TextIO | None, given: str | None) -> str:

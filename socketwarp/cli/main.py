@@ -63,8 +63,6 @@ def commands(context: click.Context, /, **server: str | None) -> None:
       69  unavailable: no listener, no connector, or not in time
       77  denied: by TLS, a token's role, a policy
       78  configuration: a file or a setting can't be used
-    doctor ends with the number of problems that it found.
-
     \b
     Completion, for bash (zsh and fish likewise), in ~/.bashrc:
       eval "$(_SOCKETWARP_COMPLETE=bash_source socketwarp)"

@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from ..errors import CertificateRejected, ConfigurationError
+from ..errors import EX_CONFIG, CertificateRejected, ConfigurationError
 from ..interfaces import Role
 from .certificates import Credentials, loadCredentials
 from .chains import CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED, UNKNOWN_CA, UNSUPPORTED_CERTIFICATE, checkAlone
@@ -31,11 +31,18 @@ class Finding:
 
     :ivar level: ``problem``: the end won't work; ``warning``: it will, for now or in most cases.
     :ivar remedy: what to do; empty when nothing is.
+    :ivar status: the exit status that stands for a problem; 0 when it is none.
     """
 
     level: Literal["fine", "warning", "problem"]
     text: str
     remedy: str = ""
+    status: int = attrs.field()
+
+    @status.default
+    def _ofTheLevel(self) -> int:
+        """What is wrong is a file or a setting, unless it is said."""
+        return EX_CONFIG if self.level == "problem" else 0
 
 
 @attrs.frozen

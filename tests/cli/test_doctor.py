@@ -17,7 +17,15 @@ from twisted.web.iweb import IAgent
 
 from socketwarp.cli.doctor import checkClock, checkFreePort, checkListenerAnswers
 from socketwarp.cli.main import commands
-from socketwarp.errors import CertificateRejected, ConfigurationError, ProxyFailed, SessionLost
+from socketwarp.errors import (
+    EX_CONFIG,
+    EX_NOPERM,
+    EX_UNAVAILABLE,
+    CertificateRejected,
+    ConfigurationError,
+    ProxyFailed,
+    SessionLost,
+)
 from socketwarp.settings import ConnectorSettings, ListenerName
 from tests.certs import Authority, writeFile
 from tests.scepserver import Behaviour, FakeScep
@@ -83,14 +91,14 @@ class DoctorTestCase(SynchronousTestCase):
             "carrier": "quic",
         }
 
-    def run_(self, end: str, udp: _Socket, problems: int = 0, *more: str) -> str:
+    def run_(self, end: str, udp: _Socket, status: int = 0, *more: str) -> str:
         config = os.path.join(self.directory, "settings.json")
         with open(config, "w") as file:
             json.dump(self.settings, file)
         options = ["doctor", end, *(["--config", config] if end == "connector" else []), *more]
         with mock.patch.dict(os.environ, self.environment), mock.patch.object(socket, "socket", lambda *_: udp):
             result = CliRunner().invoke(commands, options)
-        self.assertEqual(result.exit_code, problems, result.output)
+        self.assertEqual(result.exit_code, status, result.output)
         return result.output
 
 
@@ -119,13 +127,13 @@ class Connector(DoctorTestCase):
 
     def test_a_listener_that_shows_no_certificate(self) -> None:
         for self.outcome in (TimeoutError("no certificate within 5 s"), SessionLost("no ALPN")):
-            output = self.run_("connector", _Socket(VERSION_NEGOTIATION), problems=1)
+            output = self.run_("connector", _Socket(VERSION_NEGOTIATION), status=EX_UNAVAILABLE)
             self.assertIn(f"shows no certificate: {self.outcome}", output)
 
     def test_a_listener_that_we_would_refuse(self) -> None:
         for alert, remedy in ((48, "ca_cert_path"), (42, "server_name")):
             self.outcome = CertificateRejected("CN=other", alert)
-            output = self.run_("connector", _Socket(VERSION_NEGOTIATION), problems=1)
+            output = self.run_("connector", _Socket(VERSION_NEGOTIATION), status=EX_NOPERM)
             self.assertIn("we would refuse the listener at 127.0.0.1 port 11443 as 127.0.0.1: CN=other", output)
             self.assertIn(remedy, output)
 
@@ -138,22 +146,24 @@ class Connector(DoctorTestCase):
         self.assertEqual([len(each) for each in udp.sent], [1200])
 
     def test_json_lists_the_findings(self) -> None:
-        findings = json.loads(self.run_("connector", _Socket(None), 1, "--json"))
+        findings = json.loads(self.run_("connector", _Socket(None), EX_UNAVAILABLE, "--json"))
         self.assertEqual(["problem"], [each["level"] for each in findings if each["level"] != "fine"])
-        self.assertEqual({"level", "text", "remedy"}, set(findings[0]))
+        self.assertEqual({"level", "text", "remedy", "status"}, set(findings[0]))
 
     def test_a_silent_port(self) -> None:
         udp = _Socket(None)
-        self.assertIn("no answer within 3 s", self.run_("connector", udp, problems=1))
+        self.assertIn("no answer within 3 s", self.run_("connector", udp, status=EX_UNAVAILABLE))
         self.assertEqual(len(udp.sent), 3)
 
     def test_a_closed_port(self) -> None:
-        output = self.run_("connector", _Socket(ConnectionRefusedError(111, "Connection refused")), problems=1)
+        output = self.run_(
+            "connector", _Socket(ConnectionRefusedError(111, "Connection refused")), status=EX_UNAVAILABLE
+        )
         self.assertIn("Connection refused", output)
         self.assertIn("1 problem found", output)
 
     def test_something_else_answers(self) -> None:
-        self.assertIn("doesn't speak QUIC", self.run_("connector", _Socket(b"hello"), problems=1))
+        self.assertIn("doesn't speak QUIC", self.run_("connector", _Socket(b"hello"), status=EX_UNAVAILABLE))
 
     def test_a_name_without_address(self) -> None:
         with mock.patch.object(socket, "getaddrinfo", side_effect=socket.gaierror(-2, "Name or service not known")):
@@ -162,11 +172,14 @@ class Connector(DoctorTestCase):
 
     def test_settings_that_cant_be_read(self) -> None:
         self.settings["service_port"] = "x"
-        self.assertIn("service_port", self.run_("connector", _Socket(None), problems=1))
+        self.assertIn("service_port", self.run_("connector", _Socket(None), status=EX_CONFIG))
 
-    def test_the_exit_status_counts_problems(self) -> None:
+    def test_the_exit_status_is_the_highest_of_its_problems(self) -> None:
+        """What is wrong here first: what a listener that doesn't answer would say, nobody knows."""
         self.settings["ca_cert_path"] = "nowhere"
-        self.run_("connector", _Socket(None), problems=2)
+        self.assertIn("2 problems found", self.run_("connector", _Socket(None), EX_CONFIG))
+        statuses = [each["status"] for each in json.loads(self.run_("connector", _Socket(None), EX_CONFIG, "--json"))]
+        self.assertEqual([0, EX_CONFIG, EX_UNAVAILABLE], statuses)
 
 
 class BothCarriers(DoctorTestCase):
@@ -204,13 +217,13 @@ class BothCarriers(DoctorTestCase):
 
     def test_a_refusal_is_one_by_whichever_carrier(self) -> None:
         self.byTls = SessionLost("the certificate has been revoked", 0x12C, True)
-        output = self.run_("connector", _Socket(VERSION_NEGOTIATION), problems=1)
+        output = self.run_("connector", _Socket(VERSION_NEGOTIATION), status=EX_NOPERM)
         self.assertIn("has been revoked", output)
         self.assertIn("-> see the listener's log", output)
 
     def test_neither_gets_through(self) -> None:
         self.byTls = SessionLost("the handshake took too long")
-        self.run_("connector", _Socket(None), problems=2)
+        self.run_("connector", _Socket(None), status=EX_UNAVAILABLE)
 
     def test_only_what_may_be_used_is_tried(self) -> None:
         for carrier, udp, looks in (("tls", None, 1), ("quic", VERSION_NEGOTIATION, 0)):
@@ -221,14 +234,14 @@ class BothCarriers(DoctorTestCase):
     def test_behind_a_proxy_it_is_tls(self) -> None:
         self.settings |= {"proxy": "http://me:sesame@proxy:3128", "tls_port": 443}
         self.byTls = ProxyFailed("the proxy refuses the connection: 403 No")
-        output = self.run_("connector", _Socket(None), problems=1)
+        output = self.run_("connector", _Socket(None), status=EX_UNAVAILABLE)
         self.assertIn("TCP port 443, through http://proxy:3128: the proxy refuses the connection: 403 No", output)
         self.assertIn("SWC_NO_PROXY", output)
         self.assertFalse("sesame" in output or "UDP" in output)
 
     def test_files_that_cant_be_used_are_told_once(self) -> None:
         self.settings["client_key_path"] = "nowhere"
-        output = self.run_("connector", _Socket(VERSION_NEGOTIATION), problems=1)
+        output = self.run_("connector", _Socket(VERSION_NEGOTIATION), status=EX_CONFIG)
         self.assertEqual((0, 1), (self.looks, output.count("nowhere")))
 
 
@@ -244,7 +257,7 @@ class Listener(DoctorTestCase):
 
     def test_settings_that_cant_be_read(self) -> None:
         self.environment["SWL_PORT"] = "many"
-        self.assertIn("SWL_PORT", self.run_("listener", _Socket(None), problems=1))
+        self.assertIn("SWL_PORT", self.run_("listener", _Socket(None), status=EX_CONFIG))
 
     def test_the_access_file_is_read(self) -> None:
         self.environment["SWL_ACCESS_PATH"] = writeFile(self.directory, "access", b"allow a\nallow b\ndeny c\n")
@@ -252,12 +265,22 @@ class Listener(DoctorTestCase):
         writeFile(self.directory, "access", b"deny c\n")
         self.assertIn("0 allowed, 1 denied, everybody else allowed", self.run_("listener", _Socket(None)))
         writeFile(self.directory, "access", b"permit a\n")
-        self.assertIn("problem  SWL_ACCESS_PATH", self.run_("listener", _Socket(None), problems=1))
+        self.assertIn("problem  SWL_ACCESS_PATH", self.run_("listener", _Socket(None), status=EX_CONFIG))
 
     def test_an_address_of_ipv6_is_tried_as_such(self) -> None:
         with mock.patch.object(socket, "socket") as made:
             checkFreePort("::", 1)
         made.assert_called_once_with(socket.AF_INET6, socket.SOCK_DGRAM)
+
+    def test_every_file_of_rules_is_read(self) -> None:
+        """And of each that can't be used, there is a problem."""
+        files = ("SWL_POLICY_PATH", "SWL_ACCESS_PATH", "APIS_TOKENS_FILE")
+        for name in files:
+            self.environment[name] = writeFile(self.directory, name, b"nonsense")
+        output = self.run_("listener", _Socket(None), EX_CONFIG)
+        self.assertEqual([1, 1, 1], [output.count(f"problem  {name}") for name in files], output)
+        self.settings["policy_path"] = writeFile(self.directory, "targets", b"nonsense")
+        self.assertIn("problem  SWC_POLICY_PATH", self.run_("connector", _Socket(None), EX_CONFIG))
 
 
 class ListenerWithScep(DoctorTestCase):
@@ -299,16 +322,16 @@ class ListenerWithScep(DoctorTestCase):
 
     def test_files_for_the_call_that_cant_be_used(self) -> None:
         self.scepAgent.side_effect = ConfigurationError("SWL_SCEP_CA_PATH '/ca': there is no such file")
-        self.assertIn("SWL_SCEP_CA_PATH", self.run_("listener", _Socket(None), problems=1))
+        self.assertIn("SWL_SCEP_CA_PATH", self.run_("listener", _Socket(None), status=EX_CONFIG))
 
     def test_a_fault_is_a_problem(self) -> None:
         for behaviour in (Behaviour.CLOSE, Behaviour.SLOW, Behaviour.REDIRECT):
             self.server.behaviour = behaviour
-            self.assertIn("SWL_SCEP_URL", self.run_("listener", _Socket(None), problems=1))
+            self.assertIn("SWL_SCEP_URL", self.run_("listener", _Socket(None), status=EX_UNAVAILABLE))
 
     def test_files_that_cant_be_used_are_told_once(self) -> None:
         self.environment["SWL_CERT_PATH"] = "nowhere"
-        self.assertEqual(self.run_("listener", _Socket(None), problems=1).count("SWL_CERT_PATH"), 1)
+        self.assertEqual(self.run_("listener", _Socket(None), status=EX_CONFIG).count("SWL_CERT_PATH"), 1)
 
 
 class Clocks(SynchronousTestCase):

@@ -52,6 +52,10 @@ class Enrol(SynchronousTestCase):
         self.assertEqual(result.exit_code, status, result.output)
         return result
 
+    def file(self, content: bytes) -> str:
+        os.mkdir(directory := self.mktemp())
+        return writeFile(directory, "secret", content)
+
     def load(self) -> None:
         cert, key, ca = (os.path.join(self.directory, name) for name in ("client.crt", "client.key", "ca.crt"))
         loadCredentials(cert, key, ca, role="client")
@@ -86,6 +90,27 @@ class Enrol(SynchronousTestCase):
         with mock.patch.dict(os.environ, {"SOCKETWARP_SECRET": SECRET}):
             self.run_(typed="")
         self.load()
+
+    def test_the_environment_may_name_a_file_with_the_secret(self) -> None:
+        file = self.file(f"{SECRET}\n".encode())
+        with mock.patch.dict(os.environ, {"SOCKETWARP_SECRET_FILE": file}):
+            self.run_(typed="")
+        self.load()
+
+    def test_an_option_goes_before_a_variable(self) -> None:
+        for name, value, option in (
+            ("SOCKETWARP_SECRET_FILE", self.file(b"wrong"), ("--secret", SECRET)),
+            ("SOCKETWARP_SECRET", "wrong", ("--secret-file", "-")),
+        ):
+            self.server.add("swc-1", SECRET)
+            with mock.patch.dict(os.environ, {name: value}):
+                self.run_(*option, "--renew")
+
+    def test_the_secret_and_its_file_from_one_place_are_one_too_many(self) -> None:
+        file = self.file(SECRET.encode())
+        self.run_("--secret", SECRET, "--secret-file", file, status=2)
+        with mock.patch.dict(os.environ, {"SOCKETWARP_SECRET": SECRET, "SOCKETWARP_SECRET_FILE": file}):
+            self.run_(status=2)
 
     def test_existing_files_are_replaced_only_by_a_renewal_with_a_new_secret(self) -> None:
         self.run_("--secret-file", "-")

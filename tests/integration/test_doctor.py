@@ -10,20 +10,20 @@ from .processes import BIN, TunnelCase, freePort
 class ListenersCertificate(TunnelCase):
     """What the connector would make of it; the listener has been asked and goes on."""
 
-    def doctor(self, name: str, problems: int = 0) -> str:
+    def doctor(self, name: str, status: int = 0) -> str:
         self.settings["server_name"] = name
         (self.directory / "settings.json").write_text(json.dumps(self.settings))
         process = self.run_("doctor", str(BIN / "socketwarp"), "doctor", "connector", "--config", "settings.json")
-        self.assertEqual(problems, process.wait(), process.lines)
+        self.assertEqual(status, process.wait(), process.lines)
         return "".join(process.lines)
 
     def test_theRightListenerAWrongNameAndAnotherCa(self) -> None:
         self.authority.server("localhost").writePair(str(self.directory), "server")
         self.startListener()
         self.assertIn("has a good certificate for localhost", self.doctor("localhost"))
-        self.assertIn("is not a certificate for the server name 127.0.0.1", self.doctor("127.0.0.1", problems=2))
+        self.assertIn("is not a certificate for the server name 127.0.0.1", self.doctor("127.0.0.1", status=77))
         self.settings["ca_cert_path"] = writeFile(str(self.directory), "another.crt", pem(Authority("Another").cert))
-        self.assertIn("we would refuse the listener", self.doctor("localhost", problems=2))
+        self.assertIn("we would refuse the listener", self.doctor("localhost", status=77))
 
     def test_eachCarrierIsTried(self) -> None:
         """A closed port of one is no problem while the other is open; a refusal is."""
@@ -36,5 +36,5 @@ class ListenersCertificate(TunnelCase):
         self.settings |= {"tls_port": self.settings["service_port"], "service_port": freePort()}
         self.assertIn("-> the session goes by TLS", self.doctor("localhost"))
         Authority("Another").issue("uid-1").writePair(str(self.directory), "client")
-        self.assertIn("isn't signed", self.doctor("localhost", problems=2))
+        self.assertIn("isn't signed", self.doctor("localhost", status=77))
         self.assertEnds(self.listener)
