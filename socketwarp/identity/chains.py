@@ -23,12 +23,16 @@ from twisted.logger import Logger
 
 from ..errors import CertificateRejected, VerifierFault
 from ..interfaces import Role
+from ..throttle import Bucket
 from .describe import extendedKeyUsage, isAuthority, keyUsage, nameText, printable, subjectOf
 
 #: Certificates in a peer's chain; real ones have two or three, and each costs a signature check.
 MAX_CHAIN = 10
 #: RSA keys below this many bits are refused (NIST SP 800-57: not for use after 2013; the original refuses them too).
 MIN_RSA_BITS = 2048
+
+#: Seconds between two warnings of one outdated list: it is used in every handshake, and anybody can begin those.
+WARNING_SECONDS = 60.0
 
 # TLS alerts, RFC 8446 §6.2
 BAD_CERTIFICATE = 42
@@ -98,6 +102,7 @@ class Trust:
     _itself: crypto.X509Store = attrs.field(init=False, eq=False, repr=False)
     _path: crypto.X509Store = attrs.field(init=False, eq=False, repr=False)
     _revocation: crypto.X509Store = attrs.field(init=False, eq=False, repr=False)
+    _warnings: Sequence[Bucket] = attrs.field(init=False, eq=False, repr=False)
 
     @_exchanged.default
     def _makeExchanged(self) -> Sequence[x509.Certificate]:
@@ -130,6 +135,10 @@ class Trust:
         for crl in self.crls:
             store.add_crl(crl)
         return store
+
+    @_warnings.default
+    def _makeWarnings(self) -> Sequence[Bucket]:
+        return [Bucket(1 / WARNING_SECONDS, 1.0) for _ in self.crls]
 
     @staticmethod
     def _store(flags: int, trusted: Sequence[x509.Certificate]) -> crypto.X509Store:
@@ -199,8 +208,9 @@ class Trust:
             self._warnOfExpiredLists()
 
     def _warnOfExpiredLists(self) -> None:
-        for crl in self.crls:
-            if crl.next_update_utc is not None and crl.next_update_utc < datetime.now(UTC):
+        now = datetime.now(UTC)
+        for crl, mayWarn in zip(self.crls, self._warnings, strict=True):
+            if crl.next_update_utc is not None and crl.next_update_utc < now and mayWarn.take(now.timestamp()):
                 _log.warn(
                     "the revocation list of {issuer} should have been renewed by {due}; it was used all the same",
                     issuer=nameText(crl.issuer),

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from unittest import mock
 
@@ -186,6 +187,19 @@ class Revocation(SynchronousTestCase):
         crl = self.authority.crl(self.authority.issue(), lastUpdate=-2 * DAY, nextUpdate=-DAY)
         credentials(self.own, self.authority, [crl], "warn").checkPeer(self.peer.chain, "client", None)
         self.assertEqual([event["issuer"] for event in events], ["CN=Root"])
+
+    def test_an_expired_list_is_warned_of_once_a_minute_and_each_list_for_itself(self) -> None:
+        """Anybody can begin handshakes."""
+        events = capturedLog(self)
+        other = Authority("Other")
+        crls = [each.crl(lastUpdate=-2 * DAY, nextUpdate=-DAY) for each in (self.authority, other)]
+        checking = credentials(self.own, self.authority, crls, "warn")
+        for seconds in (0.0, 1.0, chains.WARNING_SECONDS + 1.0):
+            with mock.patch.object(chains, "datetime") as clock:
+                clock.now.return_value = datetime.now(UTC) + timedelta(seconds=seconds)
+                for _ in range(3):
+                    checking.checkPeer(self.peer.chain, "client", None)
+        self.assertEqual(["CN=Root", "CN=Other"] * 2, [event["issuer"] for event in events])
 
     def test_an_expired_list_still_revokes_when_only_warned_of(self) -> None:
         crl = self.authority.crl(self.peer, lastUpdate=-2 * DAY, nextUpdate=-DAY)
