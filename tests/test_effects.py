@@ -105,6 +105,7 @@ LISTENER = COMMON | {
     "apiCertPath": Effect.on("{}/other.crt", "loadTls", "FileWatch", **TLS),
     "apiKeyPath": Effect.on("{}/other.key", "loadTls", "FileWatch", **TLS),
     "apiClientCaPath": Effect.on("{}/other-ca.crt", "loadTls", "FileWatch", **TLS),
+    "apiCrlPaths": Effect.on("{}/other.crl", "loadTls", "FileWatch", APIS_CLIENT_CA_PATH="{}/other-ca.crt", **TLS),
     "apiTokensPath": Effect.on("{}/tokens", "loadTokens", "FileWatch"),
     "apiHosts": Effect.on("api.example.net", "Gate"),
 }

@@ -393,6 +393,7 @@ class TheApisAddress(SettingsTests):
         self.assertIn("go together", self.listenerRefusal(APIS_CERT_PATH="api.crt"))
         self.assertIn("go together", self.listenerRefusal(APIS_KEY_PATH="api.key"))
         self.assertIn("APIS_CLIENT_CA_PATH", self.listenerRefusal(APIS_CLIENT_CA_PATH="ca.crt"))
+        self.assertIn("revokes nothing", self.listenerRefusal(APIS_CRL_PATHS="a.crl"))
 
     def test_theExplicitException(self) -> None:
         """Only by saying so."""

@@ -2,9 +2,10 @@
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -27,7 +28,7 @@ from ..identity.chains import UNKNOWN_CA
 from ..identity.checkup import Files, Finding, checkFiles
 from ..identity.http import Answer, explain, fetch
 from ..identity.local import readAccessRules
-from ..identity.pem import SettingFile
+from ..identity.pem import SettingFile, readCertificates, readPrivateKey, readRevocationLists
 from ..identity.scep import DEADLINE, HEADER, decision, headerValue, scepAgent
 from ..rules.check import ruleFiles
 from ..settings import CommonSettings, ConnectorSettings, ListenerName, ListenerSettings, load
@@ -98,12 +99,30 @@ def _checkListener(config: str | None) -> Iterator[Finding]:
     yield Finding("fine", "the settings can be read")
     files = Files("server", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
     yield from checkFiles(files)
+    yield from _checkApi(settings)
     yield checkFreePort(settings.address, settings.port)
     if settings.verifier == "scep":
         yield from _checkVerifier(settings)
     elif settings.accessPath is not None:
         yield from _checkAccess(SettingFile("SWL_ACCESS_PATH", settings.accessPath))
     yield from _checkRules(settings)
+
+
+def _checkApi(settings: ListenerSettings) -> Iterator[Finding]:
+    """The files of the API's TLS, as far as there are any."""
+    read: list[tuple[str, Callable[[SettingFile], object], Sequence[Path | None]]] = [
+        ("APIS_CERT_PATH", readCertificates, [settings.apiCertPath]),
+        ("APIS_KEY_PATH", readPrivateKey, [settings.apiKeyPath]),
+        ("APIS_CLIENT_CA_PATH", readCertificates, [settings.apiClientCaPath]),
+        ("APIS_CRL_PATHS", readRevocationLists, settings.apiCrlPaths),
+    ]
+    for name, reader, paths in read:
+        for path in paths:
+            try:
+                if path is not None:
+                    reader(SettingFile(name, path))
+            except ConfigurationError as e:
+                yield Finding("problem", str(e))
 
 
 def _checkAccess(file: SettingFile) -> Iterator[Finding]:

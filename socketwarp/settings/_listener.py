@@ -15,6 +15,7 @@ from ._kinds import (
     ADDRESS,
     OPTIONAL_PATH,
     PATH,
+    PATHS,
     PORT,
     PORTS,
     SECONDS,
@@ -56,6 +57,7 @@ class ListenerSettings(CommonSettings):
     :ivar policyPath: rules about ports, visitors and rates; `None`: no such rules.
     :ivar apiCertPath: PEM file: the API's leaf, then its intermediates; `None`: no TLS. ``apiKeyPath``: the leaf's key.
     :ivar apiClientCaPath: roots that sign the API's callers, from whom TLS asks for a certificate then.
+    :ivar apiCrlPaths: revocation lists (PEM or DER) for their certificates; ``crlExpired`` counts for these, too.
     :ivar apiTokensPath: tokens, of which every caller needs one then.
     :ivar apiHosts: names under which the API may be called, besides addresses, names without a dot and those in its
         certificate.
@@ -167,6 +169,9 @@ class ListenerSettings(CommonSettings):
         "roots that sign the API's callers, each of whom needs a certificate then (PEM)",
         default=None,
     )
+    apiCrlPaths: tuple[Path, ...] = setting(
+        PATHS, "APIS_CRL_PATHS", "api-crl-paths", "revocation lists for certificates of the API's callers", default=()
+    )
     apiTokensPath: Path | None = setting(
         OPTIONAL_PATH,
         "APIS_TOKENS_FILE",
@@ -229,6 +234,12 @@ def checkApiTls(settings: ListenerSettings) -> None:
         raise ConfigurationError(
             f"APIS_CLIENT_CA_PATH: {str(settings.apiClientCaPath)!r} asks callers for certificates, which needs TLS: "
             "set APIS_CERT_PATH and APIS_KEY_PATH, too"
+        )
+    if settings.apiCrlPaths and settings.apiClientCaPath is None:
+        named = ",".join(map(str, settings.apiCrlPaths))
+        raise ConfigurationError(
+            f"APIS_CRL_PATHS: {named!r} revokes nothing, since callers need no certificate: set "
+            "APIS_CLIENT_CA_PATH, too"
         )
 
 

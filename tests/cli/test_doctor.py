@@ -272,6 +272,13 @@ class Listener(DoctorTestCase):
             checkFreePort("::", 1)
         made.assert_called_once_with(socket.AF_INET6, socket.SOCK_DGRAM)
 
+    def test_every_file_of_the_apis_tls_is_read(self) -> None:
+        files = ("APIS_CERT_PATH", "APIS_KEY_PATH", "APIS_CLIENT_CA_PATH", "APIS_CRL_PATHS")
+        for name in files:
+            self.environment[name] = writeFile(self.directory, name, b"nonsense")
+        output = self.run_("listener", _Socket(None), EX_CONFIG)
+        self.assertEqual([1, 1, 1, 1], [output.count(f"problem  {name}") for name in files], output)
+
     def test_every_file_of_rules_is_read(self) -> None:
         """And of each that can't be used, there is a problem."""
         files = ("SWL_POLICY_PATH", "SWL_ACCESS_PATH", "APIS_TOKENS_FILE")

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import ResponseNeverReceived
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent
 
 from socketwarp.errors import ConfigurationError
 from socketwarp.identity.http import fetch, webAgent
@@ -134,14 +135,18 @@ class ApiTestCase(TestCase):
         await maybeDeferred(port.stopListening)
         await server.closeAll()
 
-    async def status(self, url: str, method: str, path: str, body: object, showing: Showing) -> int:
-        """The status of one call."""
+    def agent(self, showing: Showing) -> IAgent:
+        """A client with a certificate, or none."""
         files = [
             None if showing.certificate is None else SettingFile("x", self.directory / f"{showing.certificate}.{kind}")
             for kind in ("crt", "key")
         ]
         loop: Any = reactor  # Any: as above
-        agent = webAgent(loop, SettingFile("x", self.directory / "ca.crt"), *files)
+        return webAgent(loop, SettingFile("x", self.directory / "ca.crt"), *files)
+
+    async def status(self, url: str, method: str, path: str, body: object, showing: Showing) -> int:
+        """The status of one call."""
+        agent = self.agent(showing)
         headers = {} if showing.token is None else {"Authorization": f"Bearer {showing.token}"}
         data = None if body is None else json.dumps(body).encode()
         if path == "/v1/events":
@@ -152,6 +157,14 @@ class ApiTestCase(TestCase):
             await leaving.gone
             return int(response.code)
         return (await fetch(agent, method.encode(), url + path, headers, data)).status
+
+    async def refusal(self, url: str, showing: Showing) -> str:
+        """What the alert says that ends the connection."""
+        with self.assertRaises(ResponseNeverReceived) as caught:
+            await self.status(url, "GET", "/v1/ports", None, showing)
+        (reason,) = caught.exception.reasons
+        self.assertIsInstance(reason.value, SSL.Error)
+        return str(reason.value)
 
 
 class Leaving(Protocol):
@@ -210,14 +223,6 @@ class MatrixTests(ApiTestCase):
 
 class TlsTests(ApiTestCase):
     """What TLS decides before anything is heard."""
-
-    async def refusal(self, url: str, showing: Showing) -> str:
-        """What the alert says that ends the connection."""
-        with self.assertRaises(ResponseNeverReceived) as caught:
-            await self.status(url, "GET", "/v1/ports", None, showing)
-        (reason,) = caught.exception.reasons
-        self.assertIsInstance(reason.value, SSL.Error)
-        return str(reason.value)
 
     async def test_withoutACertificateNobodyIsHeard(self) -> None:
         for way in ("mtls", "mtls+token"):

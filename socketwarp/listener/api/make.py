@@ -45,20 +45,26 @@ def makeApi(
     if tls is None:
         return ApiServer(api, site), files
     contexts = CurrentContext(tls.current)
+    server = ApiServer(api, TLSMemoryBIOFactory(contexts, False, site, reactor), isTls=True)
 
     def renew(fresh: ServerTls) -> None:
+        changed = fresh.callers != contexts.current.callers
         contexts.current = fresh
+        if changed:
+            server.closeAll()  # a connection that stays would be a way in for who is revoked by now
 
     tls.changed = renew
-    return ApiServer(api, TLSMemoryBIOFactory(contexts, False, site, reactor), isTls=True), files
+    return server, files
 
 
 def _watchTls(settings: ListenerSettings, reactor: Any) -> FileWatch[ServerTls] | None:  # Any: as above
     cert, key, clients = settings.apiCertPath, settings.apiKeyPath, settings.apiClientCaPath
     if cert is None or key is None:
         return None
-    paths = [cert, key] if clients is None else [cert, key, clients]
-    return FileWatch(reactor, paths, partial(loadTls, cert, key, clients), interval=settings.pollSeconds)
+    lists = settings.apiCrlPaths
+    paths = [cert, key, *([] if clients is None else [clients]), *lists]
+    load = partial(loadTls, cert, key, clients, lists, settings.crlExpired)
+    return FileWatch(reactor, paths, load, interval=settings.pollSeconds)
 
 
 def _watchTokens(settings: ListenerSettings, reactor: Any) -> FileWatch[tuple[Token, ...]] | None:  # Any: as above
