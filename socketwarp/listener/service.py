@@ -105,9 +105,9 @@ def makeListener(
     ports = Ports(lobby, settings.allowPorts)
     if settings.policyPath is not None:
         files.append(_watchPolicy(settings.policyPath, ports, reactor, settings.pollSeconds))
-    server, apiFiles = makeApi(settings, reactor, connectors, ports, events)
-    files = [credentials, *files, *apiFiles]
     audit = AuditLog(settings.stateDir, events)
+    server, apiFiles = makeApi(settings, reactor, connectors, ports, events, audit.fault)
+    files = [credentials, *files, *apiFiles]
     return ListenerService(
         settings,
         reactor,

@@ -1,8 +1,11 @@
 """Who changed what."""
 
+import errno
 import json
 from pathlib import Path
 
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import ConfigurationError
@@ -89,6 +92,55 @@ class AuditTests(SynchronousTestCase):
         self.assertEqual(
             ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"], sorted(each.name for each in log.path.parent.iterdir())
         )
+
+    def fill(self, after: int) -> None:
+        """From now on the disk takes so many bytes of a line, and no more."""
+        write = LogFile.write
+
+        def short(file: LogFile, line: str) -> None:
+            write(file, line[:after])
+            if not after:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            file.size += len(line) - after
+
+        self.patch(LogFile, "write", short)
+        self.restored = lambda: self.patch(LogFile, "write", write)
+
+    def test_noChangeIsMadeThatCouldNotBeNoted(self) -> None:
+        """The one under way when the disk fills up is noted later; the next isn't made until then."""
+        self.client.api.auditFault = self.log.fault
+        for after in (0, 10):
+            self.client.json("PUT", "/v1/ports/18080", WISH)
+            self.fill(after)
+            self.client.json("DELETE", "/v1/ports/18080")
+            self.assertEqual([], self.rig.ports.entries())
+            for method, path, body in (("PUT", "/v1/ports/1", WISH), ("DELETE", "/v1/connectors/uid-1", None)):
+                status, problem = self.client.json(method, path, body)
+                self.assertEqual((500, "store-unavailable"), (status, problem["code"]))
+                self.assertIn("No space left on device", problem["detail"])
+            status, ready = self.client.json("GET", "/ready")
+            self.assertEqual((503, False), (status, ready["ready"]))
+            self.assertIn("audit.jsonl can't be written", ready["reasons"][0])
+            self.assertEqual(200, self.client.json("PUT", "/v1/ports/1?dry_run=1", WISH)[0])
+            self.assertEqual(500, self.client.callJson("DELETE", "/close?dry_run=1", {"port": 1})[0])
+            self.restored()
+            self.assertEqual(200, self.client.json("GET", "/ready")[0])
+            self.assertEqual(["port.put", "port.delete"], [line["action"] for line in self.lines()][-2:])
+        self.assertEqual(4, len(self.lines()))
+
+    def test_whatIsNeverNotedIsInTheLogAtLeast(self) -> None:
+        self.fill(0)
+        self.client.json("PUT", "/v1/ports/18080", WISH)
+        with capturedLogs() as events:
+            self.log.stop()
+        self.assertIn('"action": "port.put"', formatEvent(events[0]))
+
+    def test_whoMovesTheFileAwayGetsANewOne(self) -> None:
+        self.client.json("PUT", "/v1/ports/18080", WISH)
+        self.log.path.rename(self.log.path.with_name("moved"))
+        self.client.json("DELETE", "/v1/ports/18080")
+        self.assertIsNone(self.log.fault())
+        self.assertEqual(["port.delete"], [line["action"] for line in self.lines()])
 
     def test_aDirectoryThatCannotBeUsed(self) -> None:
         path = Path(self.mktemp())

@@ -21,8 +21,8 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
-from ...errors import AccessDenied, BadRequest, SocketwarpError, Unauthenticated
-from ...rules.tokens import Role
+from ...errors import AccessDenied, BadRequest, SocketwarpError, StoreUnavailable, Unauthenticated
+from ...rules.tokens import OPERATE, Role
 from ..connectors import Connectors
 from ..events import Events
 from ..metrics import Metrics
@@ -163,6 +163,7 @@ class Api:
     """
     What the calls work on.
 
+    :ivar auditFault: says why changes can't be noted, if so; then none is made.
     :ivar changing: ports of which a change is under way.
     :ivar streams: callers who follow events.
     :ivar probing: probes that are under way.
@@ -174,6 +175,7 @@ class Api:
     ports: Ports
     events: Events
     gate: Gate = attrs.field(factory=Gate)
+    auditFault: Callable[[], str | None] = lambda: None
     metrics: Metrics = attrs.field(init=False)
     changing: set[int] = attrs.field(factory=set, init=False)
     streams: set[EventStream] = attrs.field(factory=set, init=False)
@@ -206,6 +208,17 @@ class Api:
             after=after,
             outcome=outcome,
         )
+
+    def checkAudit(self, request: Request) -> None:
+        """
+        Before a change, or a dry run of it, which may still be made.
+
+        :raises errors.StoreUnavailable: it couldn't be noted.
+        """
+        fault = self.auditFault()
+        isTry = isNew(request) and (request.args or {}).get(b"dry_run") == [b"1"]
+        if fault is not None and not isTry:
+            raise StoreUnavailable(f"{fault}: nothing is changed until it can")
 
     def turnedAway(self, request: Request, who: str, error: SocketwarpError) -> None:
         """Note that a caller may not do what it wants to."""
@@ -325,6 +338,8 @@ def route(
                     caller.require(role)
                 if isNew(request):
                     _checkArguments(request, arguments)
+                if role == OPERATE:
+                    api.checkAudit(request)
                 answered = handler(api, Call(request, caller, headers), **named)
                 given = await answered if isawaitable(answered) else answered
             except (Unauthenticated, AccessDenied) as error:

@@ -1,6 +1,6 @@
 """The API that the settings ask for, and the files that it reads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,10 +24,12 @@ def makeApi(
     connectors: Connectors,
     ports: Ports,
     events: Events,
+    auditFault: Callable[[], str | None] = lambda: None,
 ) -> tuple[ApiServer, list[FileWatch[Any]]]:  # Any: each watch has a type of its own
     """
     Make the API's server, which isn't listening.
 
+    :param auditFault: says why changes can't be noted, if so.
     :return: and the watches of its files; the caller starts and stops them.
     :raises errors.ConfigurationError: a file that the settings name can't be used.
     """
@@ -40,7 +42,7 @@ def makeApi(
         return (*settings.apiHosts, *(tls.current.names if tls is not None else ()))
 
     gate = Gate(None if tokens is None else lambda: tokens.current, names)
-    api = Api(reactor, connectors, ports, events, gate)
+    api = Api(reactor, connectors, ports, events, gate, auditFault)
     site = makeSite(api)
     if tls is None:
         return ApiServer(api, site), files

@@ -10,8 +10,10 @@ from .stream import STREAM_LIMIT, EventStream, resumeAt
 
 @route("GET", "/ready", READ)
 def ready(api: Api, call: Call) -> Answer:
-    """Whether every wished port is open to visitors; 503 with the reasons when one isn't, or the listener stops."""
+    """Whether ports are open to visitors, and can be changed; 503 with the reasons if not, or the listener stops."""
     reasons = ["the listener stops"] if api.ports.isStopping else []
+    if fault := api.auditFault():
+        reasons.append(fault)
     if paused := api.ports.pausedBy:
         reasons.append(f"no port accepts visitors for now: {paused}")
     reasons += [
