@@ -1,6 +1,7 @@
 """Wishes on the disk."""
 
 import sqlite3
+import subprocess
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from socketwarp.errors import ConfigurationError, StoreUnavailable
+from socketwarp.listener import store
 from socketwarp.listener.store import MIGRATIONS, IPortStore, Kept, SqlitePortStore
 from socketwarp.listener.wishes import PortLimits, PortOptions, PortSpec
 from tests.listener.rig import MemoryStore, failureOf
+from tests.manual import DOCS
 
 SPEC = PortSpec(18080, "uid-1", "10.0.0.5", 80)
 OTHER = PortSpec(443, "uid-2", "::1", 8443, "127.0.0.1")
@@ -227,6 +230,27 @@ class StoreTests(SynchronousTestCase):
             connection.execute("PRAGMA user_version = 99")
         connection.close()
         self.assertIn("newer release", self.refusal())
+
+    def test_theWayBackIsAsTheManualSays(self) -> None:
+        """With its own commands: a copy, an upgrade that changes the schema, the older release again."""
+        self.store.load()
+        self.done(self.store.put(SPEC))
+        self.manual("vacuum into")
+        self.done(self.store.close())
+        self.patch(store, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE from_the_future (a)"))
+        self.assertEqual([Kept(SPEC)], self.again())
+        self.patch(store, "MIGRATIONS", MIGRATIONS)
+        self.assertIn("it was written by a newer release", self.refusal())
+        for command in ("cat /root/ports.sqlite3", "rm -f"):
+            self.manual(command)
+        self.assertEqual([Kept(SPEC)], self.again())
+
+    def manual(self, words: str) -> None:
+        """Run the line of docs/operations.rst that has these words, on our files."""
+        (line,) = [each for each in (DOCS / "operations.rst").read_text().splitlines() if words in each]
+        line = line.replace("/root/", "../")
+        line = line.replace("/var/lib/socketwarp/", "./")
+        subprocess.run(line.strip(), shell=True, check=True, timeout=60, cwd=self.directory)
 
     def test_aDirectoryThatCannotBeMadeIsRefused(self) -> None:
         self.directory.parent.parent.mkdir()
