@@ -10,7 +10,7 @@ from ._show import showJson, showSeconds, showTable
 from ._waiting import REACHED
 
 
-@click.command("probe")
+@click.command("probe", short_help="Does a target answer, and how fast?")
 @click.argument("what", metavar="UID|PORT")
 @click.argument("target", type=target, metavar="[HOST:PORT]", required=False)
 @click.option("--send", default="", help="Text to send to the target, and wait for its answer.")
@@ -71,7 +71,7 @@ def _show(probed: Probe) -> None:
     showTable((), [row for row in rows if row[1]])
 
 
-@click.command("explain")
+@click.command("explain", short_help="Would a visitor get through, and who says no?")
 @click.argument("port", type=click.IntRange(1, 65535))
 @click.argument("source", metavar="ADDRESS")
 @click.option("--dial", is_flag=True, help="Have the connector dial the target, and say what its own rules say.")

@@ -18,7 +18,7 @@ def config() -> None:
     """Settings of either end."""
 
 
-@config.command("check")
+@config.command("check", short_help="Print the settings, and where each comes from.")
 @click.argument("end", type=click.Choice([*_ENDS]))
 @click.option("--config", "file", type=click.Path(), help="Settings file, as for the end itself.")
 @asJson

@@ -10,7 +10,7 @@ from ._options import asJson, callsApi, dryRun, duration
 from ._show import say, showBytes, showJson, showSeconds, showTable, showTime
 
 
-@click.command("connectors")
+@click.command("connectors", short_help="Who is connected; send one away.")
 @click.argument("uid", required=False)
 @click.option("--disconnect", is_flag=True, help="End the sessions of UID; it comes back at once, unless --deny.")
 @click.option(
@@ -104,7 +104,7 @@ def _disconnect(api: Api, uid: str, deny: float | None, dryRun: bool, asJson: bo
     say(f"{gone.uid}: {gone.sessions} sessions {'would be ' if dryRun else ''}ended{told}")
 
 
-@click.command("connections")
+@click.command("connections", short_help="Who visits; end a connection.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Of that port only.")
 @click.option("--uid", help="Of that connector only.")
 @click.option("--limit", type=click.IntRange(1, 1000), help="Show so many at most.")

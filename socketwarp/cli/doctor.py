@@ -47,7 +47,7 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 _PROBE = (b"\xc0" + bytes.fromhex("1a2a3a4a") + b"\x08socketwp" + b"\x08doctorxx").ljust(1200, b"\x00")
 
 
-@click.command()
+@click.command(short_help="What is wrong with an end, and how to mend it.")
 @click.argument("end", type=click.Choice(["listener", "connector"]))
 @click.option("--config", type=click.Path(), help="Settings file, as for the end itself.")
 @asJson

@@ -24,7 +24,7 @@ from ._show import certificateFields, showJson
 MAX_SECRET = 1024
 
 
-@click.command()
+@click.command(short_help="Get a certificate from a SCEP server.")
 @click.option("--url", required=True, help="The SCEP server's URL, like http://scep.example:3000/scep.")
 @click.option("--uid", required=True, help="Who the certificate is for.")
 @click.option(

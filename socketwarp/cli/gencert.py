@@ -111,7 +111,7 @@ def _pair(role: Role, cert: str | None, key: str | None) -> list[tuple[Role, str
     return [(role, cert, key)]
 
 
-@gencert.command()
+@gencert.command(short_help="Make an authority.")
 @click.option("--name", default="socketwarp CA", show_default=True, help="Its common name.")
 @_days(AUTHORITY_DAYS)
 @_keyType
@@ -131,7 +131,7 @@ def ca(name: str, days: int, keyType: KeyType, out: str, force: bool, asJson: bo
     _tell([_write(makeAuthority(name, keyType, days), certPath, keyPath, force)], asJson)
 
 
-@gencert.command()
+@gencert.command(short_help="Make a listener's certificate.")
 @click.option("--host", "hosts", multiple=True, required=True, help="Name or address; may be given several times.")
 @_days(LEAF_DAYS)
 @_keyType
@@ -149,7 +149,7 @@ def listener(hosts: tuple[str, ...], days: int, keyType: KeyType, out: str, forc
     _tell([_issue(out, "server", "server", _commonName(hosts), hosts, keyType, days, force)], asJson)
 
 
-@gencert.command()
+@gencert.command(short_help="Make a connector's certificate.")
 @click.option("--cn", required=True, help="The connector's uid.")
 @_days(LEAF_DAYS)
 @_keyType

@@ -64,8 +64,10 @@ def commands(context: click.Context, /, **server: str | None) -> None:
       77  denied: by TLS, a token's role, a policy
       78  configuration: a file or a setting can't be used
     \b
-    Completion, for bash (zsh and fish likewise), in ~/.bashrc:
+    Completion, in ~/.bashrc, in ~/.zshrc, and in ~/.config/fish/config.fish:
       eval "$(_SOCKETWARP_COMPLETE=bash_source socketwarp)"
+      eval "$(_SOCKETWARP_COMPLETE=zsh_source socketwarp)"
+      _SOCKETWARP_COMPLETE=fish_source socketwarp | source
     """
     given = {name: value for name, value in server.items() if value is not None}
     context.default_map = {str(command.name): given for command in CALLS}

@@ -18,7 +18,7 @@ _port = click.IntRange(1, 65535)
 EVERY_ADDRESS = "0.0.0.0"
 
 
-@click.command("open")
+@click.command("open", short_help="Open a port, or change it.")
 @click.argument("port", type=click.IntRange(0, 65535))
 @click.argument("uid")
 @click.argument("target", type=target, metavar="HOST:PORT")
@@ -123,7 +123,7 @@ def _keeping(there: Any, given: dict[str, Any]) -> tuple[dict[str, Any], str]:  
     return wish, f"; as before: {told}" if told else ""
 
 
-@click.command("close")
+@click.command("close", short_help="Close a port.")
 @click.argument("port", type=_port)
 @click.option("--drain", type=duration, help="Give visitors that time to finish, and wait for them.")
 @dryRun
@@ -144,7 +144,7 @@ def closePort(api: Api, port: int, drain: float | None, dryRun: bool, asJson: bo
     _show(answer, asJson, f"port {port} {told}")
 
 
-@click.command("list")
+@click.command("list", short_help="List the ports, or show one.")
 @click.argument("port", type=_port, required=False)
 @asJson
 @callsApi

@@ -12,7 +12,7 @@ from ._options import asJson, callsApi
 from ._show import showJson, showTable
 
 
-@click.command("status")
+@click.command("status", short_help="The listener at a glance.")
 @asJson
 @callsApi
 @click.pass_context

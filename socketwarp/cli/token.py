@@ -17,7 +17,7 @@ from ._show import showJson
 SIZE = 32
 
 
-@click.command("token")
+@click.command("token", short_help="Make a token for the API.")
 @click.argument("name")
 @click.option(
     "--role", type=click.Choice(["read", "operate"]), default="operate", show_default=True, help="What it may."

@@ -53,7 +53,7 @@ class Follower:
         return None
 
 
-@click.command("watch")
+@click.command("watch", short_help="Follow what happens.")
 @click.option("--since", metavar="ID", help="Begin behind the event with that id; 0: with the oldest that is known.")
 @asJson
 @callsApi

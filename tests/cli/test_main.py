@@ -55,6 +55,12 @@ class Failures(SynchronousTestCase):
                 lacking.append(name)
         self.assertEqual([], lacking)
 
+    def test_lists_of_commands_say_whole_sentences(self) -> None:
+        for path in ((), ("gencert",), ("config",)):
+            shown = CliRunner().invoke(commands, [*path, "--help"]).output
+            listed = shown.partition("Commands:\n")[2].splitlines()
+            self.assertEqual([], [line for line in listed if not line.endswith((".", "?")) or line.endswith("...")])
+
     def test_help_and_readme_name_the_exit_statuses(self) -> None:
         shown = CliRunner().invoke(commands, ["--help"]).output
         readme = (Path(__file__).parent.parent.parent / "README.rst").read_text()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 from signal import SIGINT, SIGKILL
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -137,11 +138,56 @@ class Operating(CliCase):
         self.environment["SWL_PORT"] = "x"
         self.assertIn("SWL_PORT", self.do("config", "check", "listener", status=78)[1])
 
-    def test_the_shell_completes_commands(self) -> None:
-        self.environment |= {"_SOCKETWARP_COMPLETE": "bash_complete", "COMP_WORDS": "socketwarp co", "COMP_CWORD": "1"}
-        process = self.run_("completion", SOCKETWARP)
-        self.assertEqual(0, process.wait())
-        self.assertEqual(["plain,connectors\n", "plain,connections\n", "plain,config\n"], process.lines)
+    def test_shells_complete_commands_and_their_arguments(self) -> None:
+        """Each in its own way: it runs what the manual has it read, and that runs us."""
+        for shell, where in (("bash", "1"), ("zsh", "1"), ("fish", "co")):
+            said = self.complete(f"{shell}_source")
+            self.assertIn(f"_SOCKETWARP_COMPLETE={shell}_complete", said)
+            self.assertIn("socketwarp", said)
+            said = self.complete(f"{shell}_complete", COMP_WORDS="socketwarp co", COMP_CWORD=where)
+            self.assertEqual(["connectors", "connections", "config"], re.findall(r"\b(conn?\w+)\b(?=[\n\t])", said))
+        said = self.complete("bash_complete", COMP_WORDS="socketwarp doctor ", COMP_CWORD="2")
+        self.assertEqual("plain,listener\nplain,connector\n", said)
+
+    def complete(self, what: str, **words: str) -> str:
+        environment = self.environment | {"_SOCKETWARP_COMPLETE": what, **words}
+        return subprocess.run([SOCKETWARP], env=environment, capture_output=True, text=True, check=True).stdout
+
+    def test_bash_completes_as_the_manual_says(self) -> None:
+        """With its own line, in a shell that is asked for what Tab would show."""
+        script = """
+            PATH=$1:$PATH; eval "$(_SOCKETWARP_COMPLETE=bash_source socketwarp)"
+            COMP_WORDS=(socketwarp con) COMP_CWORD=1; _socketwarp_completion socketwarp; echo "${COMPREPLY[@]}"
+        """
+        done = subprocess.run(["bash", "-c", script, "bash", str(BIN)], capture_output=True, text=True, timeout=60)
+        self.assertEqual(("connectors connections config\n", ""), (done.stdout, done.stderr))
+
+    def test_people_get_a_table_and_see_what_is_waited_for(self) -> None:
+        """On a terminal: a line that changes, then a result; a table with a head, folded to the terminal's width."""
+        self.startBoth()
+        target = self.serve()
+        shown = self.onTerminal("open", "0", "uid-1", target, "--wait")
+        self.assertIn("waiting for the target", shown)
+        self.assertRegex(shown, rf"port \d+ is open for uid-1 to {target}")
+        shown = self.onTerminal("list")
+        self.assertRegex(shown, r"\x1b\[1mPORT")
+        self.assertIn(target, shown)
+
+    def onTerminal(self, *arguments: str) -> str:
+        """What a command writes to its terminal until it ends with 0."""
+        ours, theirs = os.openpty()
+        environment = self.environment | {"TERM": "xterm", "COLUMNS": "120"}
+        process = subprocess.Popen(
+            [SOCKETWARP, *arguments], env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+            while piece := os.read(ours, 4096):
+                shown += piece
+        os.close(ours)
+        self.assertEqual(0, process.wait(60), shown)
+        return shown.decode()
 
 
 class Access(CliCase):
@@ -184,6 +230,12 @@ class Access(CliCase):
 
     def test_without_a_token_it_is_said_which_option_there_is(self) -> None:
         self.assertIn("--token-file", self.do("list", status=77)[1])
+
+    def test_a_wrong_token_is_denied_in_words(self) -> None:
+        (self.directory / "wrong.token").write_text("of-somebody-else")
+        told = self.do("list", "--token-file", "wrong.token", status=77)[1]
+        self.assertIn("(unauthenticated)", told)
+        self.assertNotIn("of-somebody-else", told)
 
     def test_without_a_certificate_the_alert_is_said_in_words(self) -> None:
         for name in ("SOCKETWARP_CERT", "SOCKETWARP_KEY"):
