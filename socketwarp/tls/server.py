@@ -172,7 +172,8 @@ class TlsServer:
     def _failed(self, arrival: Arrival, reason: str) -> None:
         address = self._forget(arrival)
         if " alert " in reason:  # it speaks TLS, and refuses us
-            self._onRefused(urandom(4).hex(), address, SessionLost(reason, fromPeer=True))
+            error = SessionLost(f"{reason}; its log says why", fromPeer=True)
+            self._onRefused(urandom(4).hex(), address, error)
         self._log.debug("a connection came to nothing: {reason}", reason=reason)
 
     def _secured(self, arrival: Arrival) -> None:

@@ -296,6 +296,21 @@ class TunnelCase(ProcessCase):
             self.assertEqual((0, []), (process.end(), process.stderr), process.name)
 
 
+class OverTls(TunnelCase):
+    """Mixed into a case, it runs the same tests where sessions go over TLS, and proves that they did."""
+
+    def start(self, plugin: str, *flags: str, runner: Sequence[str] = TWISTD) -> Process:
+        """Start an end."""
+        self.settings["carrier"] = "tls"
+        return super().start(plugin, *flags, runner=runner)
+
+    def tearDown(self) -> None:
+        """No session went over anything else."""
+        super().tearDown()
+        said = [line for process in self.processes for line in process.lines if "over quic" in line]
+        self.assertEqual([], said)
+
+
 class ScepCase(TunnelCase):
     """
     Tests of a listener that asks a SCEP server, whose authority is the tests' and who knows ``uid-1``.

@@ -9,11 +9,17 @@ from aioquic.tls import AlertDescription
 
 from tests.certs import Authority, Issued, pem, writeFile
 
-from .processes import ScepCase, TunnelCase, freePort
+from .processes import OverTls, ScepCase, TunnelCase, freePort
 
 
 class CertificateTests(TunnelCase):
-    """TLS decides."""
+    """
+    TLS decides.
+
+    :cvar told: what a listener hears from a connector that its certificate isn't for.
+    """
+
+    told = "not a certificate for the server name localhost"
 
     def present(self, issued: Issued, name: str) -> None:
         """Let an end have this certificate; what it trusts stays as it is."""
@@ -50,7 +56,17 @@ class CertificateTests(TunnelCase):
         self.connector.waitFor(
             "we refused the listener", "not a certificate for the server name localhost", "next attempt"
         )
-        self.listener.waitFor("refused: it ended the handshake", "not a certificate for the server name localhost")
+        self.listener.waitFor("refused: it ended the handshake", self.told)
+
+
+class CertificateOverTlsTests(OverTls, CertificateTests):
+    """The same over TLS, where OpenSSL sends no reasons, and a poor alert."""
+
+    told = "its log says why"
+
+
+class AnonymousTests(TunnelCase):
+    """A QUIC client that isn't ours."""
 
     def test_whoShowsNoCertificateIsRefused(self) -> None:
         self.startListener()
@@ -99,3 +115,7 @@ class VerifierTests(ScepCase):
         self.startConnector()
         self.connector.waitFor("no connection", "next attempt")
         self.listener.waitFor("refused:", "no connection")
+
+
+class VerifierOverTlsTests(OverTls, VerifierTests):
+    """The same over TLS."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from tests.listener.test_openapi import calls, checkAnswer
 
-from .processes import PATIENCE, TWISTD, Process, TunnelCase, freePort, readToEnd, receive, reset
+from .processes import PATIENCE, TWISTD, OverTls, Process, TunnelCase, freePort, readToEnd, receive, reset
 
 
 class ControlCase(TunnelCase):
@@ -303,11 +303,16 @@ class Crowds(ControlCase):
         self.listener.waitFor("accepting visitors goes on")
         for each in visitors[there:]:
             each.sendall(b"still here")
+            each.shutdown(socket.SHUT_WR)
         left = self.LIMIT - there
         while left:  # the targets of those who left see RST, the others' what they have sent
-            with contextlib.suppress(ConnectionResetError):
-                left -= receive(self.accept(server), 10) == b"still here"
+            with self.accept(server) as target, contextlib.suppress(ConnectionResetError):
+                left -= receive(target, 10) == b"still here"
         self.assertEnds(self.connector, self.listener)
+
+
+class CrowdsOverTls(OverTls, Crowds):
+    """The same over TLS, where a visitor takes two descriptors."""
 
 
 class Callers(ControlCase):

@@ -6,7 +6,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .processes import PATIENCE, Process, TunnelCase
+from .processes import PATIENCE, OverTls, Process, TunnelCase
 
 MUCH = 256 << 20
 #: What both ends are told that windows may be, in bytes.
@@ -88,3 +88,7 @@ class SlowReaderTests(TunnelCase):
         for source, sink in ((visitor, target), (target, visitor)):
             source.sendall(b"still served")
             self.assertEqual(b"still served", sink.recv(1 << 16))
+
+
+class SlowReaderOverTlsTests(OverTls, SlowReaderTests):
+    """The same over TLS, where the windows are the kernel's, and an end holds less than one."""

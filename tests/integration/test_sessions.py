@@ -11,7 +11,7 @@ from signal import SIGHUP, SIGKILL, SIGTERM
 
 from tests.certs import Authority
 
-from .processes import PATIENCE, Process, TunnelCase, readToEnd, receive
+from .processes import PATIENCE, OverTls, Process, TunnelCase, readToEnd, receive
 
 #: Bytes of a transfer that others happen during, and the pause between its pieces: some 3 seconds.
 PIECE, PIECES = os.urandom(64 << 10), 96
@@ -88,6 +88,26 @@ class TakeoverTests(SessionCase):
         self.assertEnds(self.connector)
         carried = self.connector.lines
         self.assertEqual(2, sum("bytes in" in line for line in carried), carried)
+
+
+class StreamLimitTests(SessionCase):
+    """A connector that takes two visitors at a time."""
+
+    def startBoth(self) -> None:
+        """With the limit."""
+        self.environment["SWC_STREAM_LIMIT"] = "2"
+        super().startBoth()
+
+    def test_whoComesAtTheLimitWaitsAndIsServedWhenAnotherLeaves(self) -> None:
+        (visitor, target), _ = [self.pair(self.server, self.port) for _ in range(2)]
+        patient = self.visit(self.port)
+        self.assertEqual("reset", readToEnd(patient))
+        self.listener.waitFor("refused", "took no further stream within")
+        patient = self.visit(self.port)
+        patient.sendall(b"hello")
+        visitor.close()
+        target.close()
+        self.assertEqual(b"hello", receive(self.accept(self.server), 5))
 
 
 class DrainTests(SessionCase):
@@ -217,3 +237,23 @@ class ListenersTests(SessionCase):
         for source, sink in ((visitor, target), (target, visitor)):
             source.sendall(b"still")
             self.assertEqual(b"still", receive(sink, 5))
+
+
+class TakeoverOverTlsTests(OverTls, TakeoverTests):
+    """The same over TLS."""
+
+
+class StreamLimitOverTlsTests(OverTls, StreamLimitTests):
+    """The same over TLS."""
+
+
+class DrainOverTlsTests(OverTls, DrainTests):
+    """The same over TLS."""
+
+
+class RenewalOverTlsTests(OverTls, RenewalTests):
+    """The same over TLS."""
+
+
+class ListenersOverTlsTests(OverTls, ListenersTests):
+    """The same over TLS."""

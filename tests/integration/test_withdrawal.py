@@ -2,7 +2,7 @@
 
 from tests.certs import pem, writeFile
 
-from .processes import Process, ScepCase, TunnelCase, readToEnd, receive
+from .processes import OverTls, Process, ScepCase, TunnelCase, readToEnd, receive
 
 
 class WithdrawalCase(TunnelCase):
@@ -107,3 +107,11 @@ class LocalTests(WithdrawalCase):
         self.assertIsCutOff("uid-1 is denied by the access file", "the listener's verifier refuses our certificate")
         self.file("access", b"deny uid-2\n")
         self.listener.waitFor("connector uid-1 connected")
+
+
+class ScepOverTlsTests(OverTls, ScepTests):
+    """The same over TLS."""
+
+
+class LocalOverTlsTests(OverTls, LocalTests):
+    """The same over TLS."""
