@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.certs import Authority
 
-from .processes import BIN, Process, TunnelCase, freePort
+from .processes import BIN, OverTls, Process, TunnelCase, freePort
 
 SOCKETWARP = str(BIN / "socketwarp")
 
@@ -188,6 +188,38 @@ class Operating(CliCase):
         os.close(ours)
         self.assertEqual(0, process.wait(60), shown)
         return shown.decode()
+
+
+class Carriers(CliCase):
+    """
+    Which carrier a session uses.
+
+    :cvar carrier: its name.
+    """
+
+    carrier = "quic"
+
+    def test_the_carrier_is_shown_wherever_a_session_is(self) -> None:
+        """In the logs of both ends too, which starting them waits for."""
+        self.startBoth()
+        self.assertEqual({self.carrier: 1}, self.json("status")["sessions"])
+        self.assertIn(self.carrier, self.do("status")[0])
+        for shown in (self.json("connectors")[0], json.loads(self.call("GET", "/v1/connectors/uid-1")[1])):
+            self.assertEqual([self.carrier], [each["carrier"] for each in shown["sessions"]])
+        self.assertRegex(self.do("connectors")[0], rf"uid-1 .* {self.carrier} ")
+        self.assertIn(f"socketwarp/1 over {self.carrier}", self.do("connectors", "uid-1")[0])
+        gauge = f'socketwarp_sessions{{carrier="{self.carrier}",protocol="socketwarp/1"}} 1.0'
+        self.assertIn(gauge, self.call("GET", "/metrics")[1])
+        watching = self.run_("watch", SOCKETWARP, "watch", "--since", "0", "--json")
+        connected = json.loads(watching.waitFor('"connector.connected"'))
+        self.assertEqual(self.carrier, connected["carrier"])
+        watching.end(SIGINT)
+
+
+class CarriersOverTls(OverTls, Carriers):
+    """The same over TLS."""
+
+    carrier = "tls"
 
 
 class Access(CliCase):

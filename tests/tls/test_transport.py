@@ -71,6 +71,13 @@ class CarryingTests(TransportCase):
         verifyObject(ISocketEvents, self.ours)
         self.assertEqual("127.0.0.1", self.ours.peerAddress[0])
 
+    def test_itsSocketSendsAtOnceAndAsksAPeerThatIsSilent(self) -> None:
+        """A lane that waits for visitors must be one that works: docs/protocol.rst has the seconds."""
+        for each in self.sockets:
+            options = (socket.TCP_NODELAY, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            self.assertEqual([1, 15, 5, 3], [each.getsockopt(socket.IPPROTO_TCP, option) for option in options])
+            self.assertEqual(1, each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
     def test_framesArriveInOrderWhateverTheirSizes(self) -> None:
         expected = b""
         for size in (0, 1, RECORD_SIZE - 4, RECORD_SIZE, RECORD_SIZE + 1, 300_000):
