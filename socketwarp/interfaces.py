@@ -266,8 +266,12 @@ class ISession(Interface):
         "this session; `None` for a carrier that needs none, and at the connector."
     )
 
-    def admitted(ticket: str | None) -> None:
-        """For a connector: the listener has admitted us, and given this ticket, if any."""
+    laneLimit: int | None = Attribute(
+        "How many further connections a listener takes for this session, for `welcome`; `None` as for the ticket."
+    )
+
+    def admitted(ticket: str | None, laneLimit: int | None = None) -> None:
+        """For a connector: the listener has admitted us, and given this ticket and this limit, if any."""
 
     isSilent: bool = Attribute("Whether the peer owes an answer for some time: it may be gone. It may also come back.")
 

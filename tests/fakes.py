@@ -306,7 +306,8 @@ class FakeSession:
         self.isSilent = False
         self.isMemoryShort = False
         self.ticket: str | None = None
-        self.admittedWith: list[str | None] = []
+        self.laneLimit: int | None = None
+        self.admittedWith: list[tuple[str | None, int | None]] = []
         self._clock = clock
         self._window = window
         self._nextId = 0
@@ -349,8 +350,8 @@ class FakeSession:
         self._closed.append(closed)
         return closed
 
-    def admitted(self, ticket: str | None) -> None:
-        self.admittedWith.append(ticket)
+    def admitted(self, ticket: str | None, laneLimit: int | None = None) -> None:
+        self.admittedWith.append((ticket, laneLimit))
 
     def saveMemory(self, isShort: bool) -> None:
         self.isMemoryShort = isShort

@@ -304,6 +304,11 @@ class VectorTests(SynchronousTestCase):
                 b'"features":[],"ticket":"000102030405060708090a0b0c0d0e0f"}',
             ),
             (
+                Welcome("swc-1", "9a41", 4.0, 60.0, (), None, "000102030405060708090a0b0c0d0e0f", 1000),
+                b'\0\0\0\x94{"type":"welcome","uid":"swc-1","session":"9a41","keepAlive":4.0,"idle":60.0,'
+                b'"features":[],"ticket":"000102030405060708090a0b0c0d0e0f","lanes":1000}',
+            ),
+            (
                 Refused("verifier-refused", "Certificate is revoked"),
                 b'\0\0\0N{"type":"refused","reason":"verifier-refused","text":"Certificate is revoked"}',
             ),
@@ -341,7 +346,7 @@ class PageTests(SynchronousTestCase):
 
     def test_itsFramesHaveTheLengthsTheySay(self) -> None:
         frames = re.findall(r"^    ((?:[0-9a-f]{2} )+)(\{.*\})$", self.page, re.MULTILINE)
-        self.assertEqual(14, len(frames))
+        self.assertEqual(15, len(frames))
         for length, document in frames:
             self.assertEqual(int.from_bytes(bytes.fromhex(length), "big"), len(document.encode()), document)
             self.assertEqual(bytes.fromhex(length) + document.encode(), self.formatted(bytes.fromhex(length), document))

@@ -145,7 +145,7 @@ class Conversation:
         self.welcome = welcome
         self._stopCall()
         self.session.sessionId = welcome.session  # one name in both ends' logs
-        self.session.admitted(welcome.ticket)
+        self.session.admitted(welcome.ticket, welcome.lanes)
         if PING in welcome.features:
             self._setCall(PING_SECONDS, self.probe)
         self._answer.callback(self)

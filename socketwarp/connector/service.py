@@ -98,8 +98,9 @@ class ConnectorService(MultiService):
         self._reactor = reactor
         self._credentials = credentials
         self._rules = rules
-        # A visitor over TLS takes two: the lane's, and the target's.
-        self._laneLimit = max(1, min(settings.streamLimit, (descriptorLimit - RESERVE) // 2))
+        # A visitor over TLS takes two: the lane's, and the target's. Each listener has its share of them.
+        lanes = (descriptorLimit - RESERVE) // 2 // len(settings.listeners)
+        self._laneLimit = max(1, min(settings.streamLimit, lanes))
         self._instance = urandom(8).hex()
         self._poll = Poll(reactor)
         self._links: list[Link] = []

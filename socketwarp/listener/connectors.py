@@ -241,6 +241,7 @@ class Connectors:
             (PING,),
             int(identity.notAfter.timestamp()),
             connector.session.ticket,
+            connector.session.laneLimit,
         )
         channel.say(welcome)
 

@@ -75,7 +75,7 @@ class Session:
     """See `ISession`. Made by `endpoint`, which gives it datagrams (`receive`) and turns (`turn`)."""
 
     carrier = "quic"
-    ticket = None  # everything is on one connection
+    ticket = laneLimit = None  # everything is on one connection
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class Session:
             streams.buffered,
         )
 
-    def admitted(self, ticket: str | None) -> None:
+    def admitted(self, ticket: str | None, laneLimit: int | None = None) -> None:
         """See `ISession`: nothing changes by that."""
 
     def saveMemory(self, isShort: bool) -> None:

@@ -1,6 +1,7 @@
 """The connector's end of a session: how many lanes are kept ready for visitors, and how they are made."""
 
 from collections.abc import Callable, Sequence
+from random import random
 
 from cryptography import x509
 from twisted.internet.defer import Deferred, fail, succeed
@@ -25,7 +26,8 @@ LANES_PER_SPARE = 8
 MAX_SPARE = 64
 #: Lanes that may be under way at a time.
 MAX_CALLS = 32
-#: Seconds after which a lane that couldn't be made is tried again, doubled with each failure up to the second number.
+#: Seconds after which a lane that couldn't be made is tried again, doubled with each failure up to the second number,
+#: until a visitor has come; up to half of it is taken off by chance, so that not all connectors come at once.
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
 
 
@@ -54,6 +56,7 @@ class CallingSession(Session):
         super().__init__(transport, parser, chain, clock, settings)
         self._callListener = call
         self._secret: bytes | None = None
+        self._limit = settings.streamLimit
         self._calls: set[Deferred[None]] = set()
         self._free: set[Lane] = set()
         self._number = 0  # lanes made so far
@@ -67,7 +70,12 @@ class CallingSession(Session):
         """See `ISession`: listeners have one."""
         return None
 
-    def admitted(self, ticket: str | None) -> None:
+    @property
+    def laneLimit(self) -> int | None:
+        """See `ISession`: listeners have one."""
+        return None
+
+    def admitted(self, ticket: str | None, laneLimit: int | None = None) -> None:
         """See `ISession`."""
         try:
             secret = bytes.fromhex(ticket or "")
@@ -77,6 +85,7 @@ class CallingSession(Session):
             self.broken("the listener gave no ticket for further connections")
             return
         self._secret = secret
+        self._limit = min(self._limit, laneLimit or self._limit)
         self._grow()
 
     def openStream(self) -> "Deferred[IStream]":
@@ -123,7 +132,7 @@ class CallingSession(Session):
         busy = len(self.lanes) - len(self._free)
         spare = min(MAX_SPARE, SPARE_LANES + busy // LANES_PER_SPARE)
         missing = max(spare - len(self._free), self._wanted - self._number) - len(self._calls)
-        room = min(MAX_CALLS, self.settings.streamLimit - len(self.lanes)) - len(self._calls)
+        room = min(MAX_CALLS, self._limit - len(self.lanes)) - len(self._calls)
         for _ in range(min(missing, room)):
             self._callOne()
 
@@ -161,14 +170,15 @@ class CallingSession(Session):
         """Make no more lanes for a while."""
         if not self.isOpen or self._pause is not None:
             return
+        delay = self._delay * (1 + random()) / 2
         self._log.warn(
-            "session {session} with {listener}: no further connection for visitors: {why}; again in {delay:g} s",
+            "session {session} with {listener}: no further connection for visitors: {why}; again in {delay:.1f} s",
             session=self.sessionId,
             listener=self.peerAddress[0],
             why=why,
-            delay=self._delay,
+            delay=delay,
         )
-        self._pause = self.clock.callLater(self._delay, self._resume)
+        self._pause = self.clock.callLater(delay, self._resume)
         self._delay = min(MAX_RETRY_SECONDS, self._delay * 2)
 
     def _resume(self) -> None:

@@ -69,11 +69,16 @@ class ServingSession(Session):
         return self.secret.hex()
 
     @property
+    def laneLimit(self) -> int | None:
+        """See `ISession`."""
+        return self.settings.streamLimit
+
+    @property
     def waiting(self) -> int:
         """Callers of `openStream` who wait for a lane."""
         return len(self._waiting)
 
-    def admitted(self, ticket: str | None) -> None:
+    def admitted(self, ticket: str | None, laneLimit: int | None = None) -> None:
         """See `ISession`: connectors hear that."""
 
     def openStream(self) -> "Deferred[IStream]":

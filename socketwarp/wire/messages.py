@@ -62,6 +62,7 @@ class Welcome:
     :ivar features: what it can do besides.
     :ivar notAfter: the connector's certificate's end of life as the listener sees it, seconds since 1970 (UTC).
     :ivar ticket: a secret that the carrier wants to hear on further connections (`ISession.ticket`).
+    :ivar lanes: how many of those there may be at a time (`ISession.laneLimit`).
     """
 
     uid: str
@@ -71,6 +72,7 @@ class Welcome:
     features: tuple[str, ...] = ()
     notAfter: int | None = None
     ticket: str | None = attrs.field(default=None, repr=False)
+    lanes: int | None = None
 
 
 @attrs.frozen
@@ -147,6 +149,7 @@ def _welcome(document: Document) -> Welcome:
         document.words("features"),
         document.integer("notAfter", 0, TIME_LIMIT) if document.has("notAfter") else None,
         document.word("ticket") if document.has("ticket") else None,
+        document.integer("lanes", 1, STREAM_LIMIT) if document.has("lanes") else None,
     )
 
 

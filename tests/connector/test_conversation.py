@@ -50,10 +50,10 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual((WELCOME, True), (self.conversation.welcome, self.conversation.canTalk))
 
     def test_theSessionHearsOfTheWelcome(self) -> None:
-        """What it may need of it is the ticket; whoever hasn't got one says so."""
+        """What it may need of it are ticket and lanes."""
         self.assertEqual([], self.session.admittedWith)
-        self.welcomed(attrs.evolve(WELCOME, ticket="00ff"))
-        self.assertEqual(["00ff"], self.session.admittedWith)
+        self.welcomed(attrs.evolve(WELCOME, ticket="00ff", lanes=7))
+        self.assertEqual([("00ff", 7)], self.session.admittedWith)
         self.assertEqual("9a41", self.session.sessionId)
 
     def test_aRefusalIsTheReason(self) -> None:

@@ -142,6 +142,12 @@ class ConnectorTests(SynchronousTestCase):
             self.addCleanup(self.start().stopService)
             self.assertEqual(lanes, self.tlsCalls[-1][2].streamLimit)
 
+    def test_listenersShareTheDescriptorsForLanes(self) -> None:
+        self.patch(service, "raiseLimit", lambda: 104)
+        self.changes |= {"carrier": "tls", "serverNames": (ListenerName("b.example.net", None),)}
+        self.addCleanup(self.start().stopService)
+        self.assertEqual(10, self.tlsCalls[-1][2].streamLimit)
+
     def test_visitorsReachTheirTargets(self) -> None:
         """And stopping ends session and connections before its Deferred fires, when it has waited long enough."""
         connector = self.start()

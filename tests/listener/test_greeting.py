@@ -151,13 +151,13 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_theWelcomeHasTheSessionsTicket(self) -> None:
         session, talker = self.rig.comes("newcomer")
-        session.ticket = "00ff" * 8
+        session.ticket, session.laneLimit = "00ff" * 8, 7
         talker.say(Hello("socketwarp", "1.2", "a", 100))
         self.rig.settle()
         self.rig.verifier.answer("uid-1")
         self.rig.settle()
         [welcome] = talker.heard(Welcome)
-        self.assertEqual("00ff" * 8, welcome.ticket)
+        self.assertEqual(("00ff" * 8, 7), (welcome.ticket, welcome.lanes))
         self.assertNotIn("00ff", repr(welcome))
 
     def test_theAdmittedAreWelcomed(self) -> None:

@@ -1,6 +1,7 @@
 """The server under strangers: what isn't TLS, what is slow, too many, and lanes that belong to nobody."""
 
 import socket
+from itertools import chain, repeat
 from typing import Any
 
 from OpenSSL import SSL
@@ -424,6 +425,77 @@ class ClientTests(ServerCase):
         self.assertLess(len(self.rig.dialled), 40)
         assert isinstance(client, calling.CallingSession)
         self.assertGreater(client._delay, calling.RETRY_SECONDS)
+
+    def test_noMoreLanesAreMadeThanTheListenerTakes(self) -> None:
+        self.rig.server._settings = TlsSettings(streamLimit=4)
+        connecting = self.rig.connect()
+        self.rig.run()
+        client, session = self.successResultOf(connecting), self.rig.sessions[0]
+        client.admitted(session.ticket, session.laneLimit)
+        self.rig.wait(10)
+        opened = [session.openStream() for _ in range(6)]
+        self.rig.wait(10)
+        self.assertEqual([True] * 4 + [False] * 2, [each.called for each in opened])
+        self.assertEqual(1 + 4, len(self.rig.dialled))
+        for each in opened:
+            each.addErrback(lambda failure: failure.trap(SessionLost))
+
+    def waiting(self) -> tuple[ServingSession, list[Deferred[socket.socket]]]:
+        """A session whose lanes are never connected; what was asked for so far."""
+        connecting = self.rig.connect()
+        self.rig.run()
+        client, session = self.successResultOf(connecting), self.rig.sessions[0]
+        assert isinstance(client, calling.CallingSession) and isinstance(session, ServingSession)
+        asked: list[Deferred[socket.socket]] = []
+
+        def dial() -> Deferred[socket.socket]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        client._callListener.__self__._dial = dial  # type: ignore[attr-defined]  # a method, of who makes connections
+        client.admitted(session.ticket)
+        self.rig.run()
+        return session, asked
+
+    def test_fewLanesAreUnderWayAtATime(self) -> None:
+        """However many visitors wait; one that fails is followed by no other before its pause is over."""
+        session, asked = self.waiting()
+        self.assertEqual(calling.SPARE_LANES, len(asked))
+        for _ in range(100):
+            session.openStream().addErrback(lambda failure: failure.trap(SessionLost))
+        self.rig.run()
+        self.assertEqual(calling.MAX_CALLS, len(asked))
+        asked[0].errback(ConnectionRefusedError("nobody listens"))
+        self.rig.run()
+        self.assertEqual(calling.MAX_CALLS, len(asked))
+        self.rig.wait(calling.RETRY_SECONDS)
+        self.assertEqual(calling.MAX_CALLS + 1, len(asked))
+
+    def test_thePausesGrowByChanceUntilAVisitorComes(self) -> None:
+        chances = chain((0.0, 1.0, 0.5), repeat(1.0))
+        self.patch(calling, "random", lambda: next(chances))
+        connecting = self.rig.connect()
+        self.rig.run()
+        client, session = self.successResultOf(connecting), self.rig.sessions[0]
+        self.rig.isDown = True
+        client.admitted(session.ticket)
+        self.rig.run()
+        assert isinstance(client, calling.CallingSession)
+        pauses = []
+        for _ in range(3):
+            assert client._pause is not None
+            pauses.append(client._pause.getTime() - self.rig.clock.seconds())
+            self.rig.wait(pauses[-1])
+        self.assertEqual([0.5, 2.0, 3.0], pauses)
+        self.rig.isDown = False
+        self.rig.wait(8)
+        self.successResultOf(session.openStream())
+        self.rig.run()
+        self.rig.isDown = True
+        next(iter(client.lanes.values())).transport._fail("pulled out")
+        self.rig.run()
+        assert client._pause is not None
+        self.assertEqual(calling.RETRY_SECONDS, client._pause.getTime() - self.rig.clock.seconds())
 
     def test_twoFailuresAreOnePause(self) -> None:
         """Eight lanes are tried at once; they don't each begin a row of their own."""
