@@ -60,7 +60,7 @@ class TlsTransport:
     :ivar queued: bytes that wait for the kernel.
     """
 
-    __slots__ = ("_events", "_fd", "_frames", "_isBegun", "_isFinishing", "_isPaused", "_isSecured", "_poll", "_queue",
+    __slots__ = ("_events", "_fd", "_frames", "_isFinishing", "_isPaused", "_isSecured", "_poll", "_queue",
                  "_refused", "_socket", "_trouble", "connection", "owner", "queued")  # fmt: skip
     owner: Owner
 
@@ -83,7 +83,6 @@ class TlsTransport:
         self._fd = connection.fileno()
         self._queue: deque[Piece] = deque()
         self._frames: deque[int] = deque()  # bytes left of each frame in the queue
-        self._isBegun = False  # some of the first frame has gone
         self._refused = 0  # bytes at the queue's head that OpenSSL has made a record of already
         self._events = 0
         self._trouble = ""  # writing has failed
@@ -267,15 +266,16 @@ class TlsTransport:
         frames = self._frames
         while size and frames[0] <= size:
             size -= frames.popleft()
-            self._isBegun = False
         if size:
             frames[0] -= size
-            self._isBegun = True
 
     def takeBack(self) -> None:
-        """Drop the queued frames of which nothing has been sent yet."""
+        """
+        Drop the queued frames of which nothing has been sent yet. Of one that is half sent, OpenSSL has refused the
+        rest: that tells them apart.
+        """
         kept, size = 0, 0
-        while kept < len(self._frames) and (size < self._refused or (not kept and self._isBegun)):
+        while kept < len(self._frames) and size < self._refused:
             size += self._frames[kept]
             kept += 1
         queue, self._queue = self._queue, deque()

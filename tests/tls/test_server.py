@@ -197,6 +197,8 @@ class LaneTests(ServerCase):
             reply = self.attach(issued, ticket)
             self.assertEqual((Kind.CLOSE, Code.DENIED), (reply[0], int.from_bytes(reply[4:8])))
             self.assertEqual({}, session.lanes)
+        reply = self.attach(mine, session.secret, 0)  # the control lane's number
+        self.assertEqual((Kind.CLOSE, Code.LIMIT, {}), (reply[0], int.from_bytes(reply[4:8]), session.lanes))
         self.assertEqual(b"", self.attach(mine, session.secret))
         self.assertEqual([77], list(session.lanes))
         reply = self.attach(mine, session.secret)
@@ -274,6 +276,23 @@ class LaneTests(ServerCase):
         before = len(self.rig.dialled)
         self.rig.wait(600)
         self.assertEqual(before, len(self.rig.dialled))
+
+    def test_moreFreeLanesAreKeptReadyWhileMoreAreInUse(self) -> None:
+        """Up to a limit; visitors who come all at once get as many as they are."""
+        listener, connector = self.rig.pair()
+        assert isinstance(listener, ServingSession)
+        self.patch(calling, "MAX_SPARE", 20)
+        connector.acceptStreams(lambda stream: stream.start(Notes()))
+        for busy, spare in ((8, 9), (64, 16), (200, 20)):
+            while len(listener.lanes) - len(listener._free) < busy:
+                listener.openStream()
+                self.rig.run()
+            self.assertEqual(spare, len(listener._free), busy)
+        before = len(listener.lanes)
+        opened = [listener.openStream() for _ in range(100)]
+        self.rig.run()
+        self.assertTrue(all(each.called for each in opened))
+        self.assertEqual(before + 100, len(listener.lanes))
 
     def test_streamsAreNumberedAnewInTheEnd(self) -> None:
         session = self.session()

@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 
 from socketwarp.tcp.poll import ISocketEvents
 from socketwarp.tls.contexts import Conduct, Examination, clientContext, serverContext
-from socketwarp.tls.transport import RECORD_SIZE, TlsTransport, describe
+from socketwarp.tls.transport import RECORD_SIZE, RECORDS_PER_READ, TlsTransport, describe
 
 from ..certs import world
 from ..tcp.fakes import makePoll, socketPair
@@ -108,6 +108,16 @@ class CarryingTests(TransportCase):
         self.turn()
         self.assertEqual([b"later"], self.far.chunks)
 
+    def test_othersHaveTheirTurnAfterSomeRecords(self) -> None:
+        sizes: list[int] = []
+        self.near.received = lambda chunks: sizes.append(len(chunks))  # type: ignore[method-assign]  # to count them
+        self.ours.pauseReading()
+        self.send(self.theirs, b"", bytes(RECORD_SIZE * RECORDS_PER_READ))
+        self.send(self.theirs, b"more")
+        self.ours.resumeReading()
+        self.turn()
+        self.assertEqual([RECORDS_PER_READ, 1], sizes)
+
     def test_oneThatIsFullTellsWhenItIsDrained(self) -> None:
         self.theirs.pauseReading()
         while not self.ours.queued:
@@ -119,8 +129,8 @@ class CarryingTests(TransportCase):
         self.assertEqual(["secured", "drained"], self.near.told)
 
 
-class TakeBackTests(TransportCase):
-    """On a connection that takes little at a time, so that a frame is stuck in its middle."""
+class NarrowCase(TransportCase):
+    """A connection that takes little at a time, so that a frame is stuck in its middle."""
 
     def setUp(self) -> None:
         self.poll, _ = makePoll()
@@ -131,6 +141,56 @@ class TakeBackTests(TransportCase):
         self.theirs.resumeReading()
         self.turn(500)
         return b"".join(self.far.chunks)
+
+
+class Spy:
+    """An OpenSSL connection that notes what it is to send; in `given`, with what it has taken of it."""
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        self.given: list[tuple[bytes, int | None]] = []
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def send(self, data: bytes) -> int:
+        self.given.append((bytes(data), None))
+        taken = self._connection.send(data)
+        self.given[-1] = bytes(data), taken
+        return taken
+
+
+class RefusalTests(NarrowCase):
+    def fill(self) -> Spy:
+        """Write until OpenSSL has a record that the kernel doesn't take."""
+        spy = Spy(self.ours.connection)
+        self.ours.connection = spy  # type: ignore[assignment]  # it sees to the rest
+        while not self.ours.queued:
+            self.send(self.ours, b"x" * 3000)
+        return spy
+
+    def test_whatWasRefusedIsOfferedAgainAsItWas(self) -> None:
+        """SSL_write(3): with the same bytes, and no more. What comes afterwards isn't joined to it."""
+        spy = self.fill()
+        self.send(self.ours, b"y" * 100)
+        refused = spy.given[-1]
+        self.assertEqual((b"x" * 3000, None), refused)
+        del spy.given[:]
+        self.received()
+        self.assertEqual([(b"x" * 3000, 3000), (b"y" * 100, 100)], [each for each in spy.given if each[1]])
+
+    def test_afterwardsSmallFramesShareARecordAgain(self) -> None:
+        spy = self.fill()
+        self.received()
+        del spy.given[:]
+        for _ in range(10):
+            self.ours.write(b"y" * 100)
+        self.ours.flush()
+        self.assertEqual([(b"y" * 1000, 1000)], spy.given)
+
+
+class TakeBackTests(NarrowCase):
+    """A frame is stuck in its middle."""
 
     def test_theFrameThatHasBegunIsFinishedAndNoOther(self) -> None:
         first, second = b"1" * 100_000, b"2" * 100_000
@@ -143,6 +203,10 @@ class TakeBackTests(TransportCase):
         self.assertEqual(first + b"end", self.received())
 
     def test_allIsTakenBackThatHasNotBegun(self) -> None:
+        """Though a frame was half sent before."""
+        self.send(self.ours, b"", bytes(100_000))
+        self.assertEqual(bytes(100_000), self.received())
+        self.far.chunks.clear()
         self.ours.write(b"never")
         self.ours.takeBack()
         self.assertEqual(0, self.ours.queued)
