@@ -21,12 +21,10 @@ from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReac
 from twisted.internet.protocol import Factory
 from twisted.logger import (
     FileLogObserver,
-    FilteringLogObserver,
     ILogObserver,
     LogEvent,
     Logger,
     LogLevel,
-    LogLevelFilterPredicate,
     formatEvent,
     globalLogBeginner,
 )
@@ -36,6 +34,7 @@ from twisted.python.util import runAsEffectiveUser
 from . import heap
 from .errors import ConfigurationError, SocketwarpError
 from .interfaces import IReloadable, IStateful
+from .loglines import Limited, TextLines, isClassic
 from .notify import ServiceManager
 from .rules.check import checkRuleFiles
 from .settings import CommonSettings, Setting, effective, load, settingsOf
@@ -186,16 +185,19 @@ def limitLog(level: str, form: str = "text") -> None:
     twist alike begin the log is where the level can be put in without taking ``--logfile`` and ``--syslog`` away.
     """
     begin = globalLogBeginner.beginLoggingTo
-    predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
+    least = LogLevel.levelWithName(level)
 
     def beginFiltered(
         observers: Iterable[ILogObserver], *args: Any, **kwargs: Any
     ) -> None:  # Any: passed on as they are
         observers = list(observers)
         for observer in observers:
-            if form == "json" and isinstance(observer, FileLogObserver):
-                observer.formatEvent = jsonLine
-        begin([FilteringLogObserver(observer, [predicate]) for observer in observers], *args, **kwargs)
+            if isinstance(observer, FileLogObserver):
+                if form == "json":
+                    observer.formatEvent = jsonLine
+                elif isClassic(observer):
+                    observer.formatEvent = TextLines()
+        begin([Limited(observer, least) for observer in observers], *args, **kwargs)
 
     globalLogBeginner.beginLoggingTo = beginFiltered  # type: ignore[method-assign]  # see the docstring
 

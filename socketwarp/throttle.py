@@ -22,14 +22,19 @@ class Bucket:
 
     def take(self, now: float, amount: float = 1.0) -> bool:
         """Let one through, or as much as `amount`; whether there was room. The time may stand still or go back."""
-        if self.wait(now, amount) > 0:
+        self._fill(now)
+        if self._level < amount:
             return False
         self._level -= amount
         return True
 
     def wait(self, now: float, amount: float) -> float:
         """How long until there is room for `amount`, which is at most `burst`; seconds, 0 when there is."""
-        if self._last is not None:
-            self._level = min(self.burst, self._level + max(0.0, now - self._last) * self.rate)
-        self._last = now
+        self._fill(now)
         return max(0.0, amount - self._level) / self.rate
+
+    def _fill(self, now: float) -> None:
+        if self._last is not None and now > self._last:
+            level = self._level + (now - self._last) * self.rate
+            self._level = level if level < self.burst else self.burst
+        self._last = now

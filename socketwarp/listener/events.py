@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import takewhile
 from secrets import token_hex
+from typing import NamedTuple
 
 import attrs
 from twisted.logger import Logger, LogLevel
@@ -20,6 +21,9 @@ from ..throttle import Bucket
 
 #: What a field may be: anything JSON has a word for; an object is what something was before a change, or after it.
 Field = str | int | float | bool | None | Mapping[str, object]
+
+#: One for all: as an attribute of the class, it would be made anew for each event.
+log = Logger(f"{__name__}.Events")
 
 #: How many events are remembered for readers that come later. At some 500 bytes each: half a megabyte.
 REMEMBERED = 1000
@@ -81,8 +85,7 @@ def showAddress(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@attrs.frozen
-class Event:
+class Event(NamedTuple):
     """
     Something that happened.
 
@@ -119,8 +122,6 @@ class Events:
     _buckets: Mapping[str, Bucket] = attrs.field(init=False)
     _suppressed: dict[str, int] = attrs.field(factory=dict, init=False)
 
-    _log = Logger()
-
     @_buckets.default
     def _makeBuckets(self) -> Mapping[str, Bucket]:
         return {name: Bucket(rate, burst) for name, (rate, burst) in LIMITS.items()}
@@ -133,26 +134,30 @@ class Events:
         """
         EVENTS[name]
         for counter in tuple(self._counters):
-            with self._log.failuresHandled("a counter of events failed at {event}", event=name):
+            try:
                 counter(name, fields)
+            except Exception:
+                log.failure("a counter of events failed at {event}", event=name)
+        now = self.now()
         bucket = self._buckets.get(name)
-        if bucket is not None and not bucket.take(self.now()):
+        if bucket is not None and not bucket.take(now):
             self._suppressed[name] = self._suppressed.get(name, 0) + 1
             return
         if name in self._suppressed:
-            self._tell("events.suppressed", {"name": name, "count": self._suppressed.pop(name)})
-        self._tell(name, fields)
+            self._tell("events.suppressed", now, {"name": name, "count": self._suppressed.pop(name)})
+        self._tell(name, now, fields)
 
-    def _tell(self, name: str, fields: Mapping[str, Field]) -> None:
+    def _tell(self, name: str, now: float, fields: Mapping[str, Field]) -> None:
         level, sentence = EVENTS[name]
         self._count += 1
-        event = Event(self._count, self.now(), name, fields)
+        event = Event(self._count, now, name, fields)
         self._remembered.append(event)
-        # The values are JSON's, but twisted.logger's own parameters are typed more narrowly than **kwargs.
-        self._log.emit(level, sentence, event=name, **fields)
+        log.emit(level, sentence, event=name, **fields)
         for subscriber in tuple(self._subscribers):
-            with self._log.failuresHandled("a reader of events failed at {event}", event=name):
-                subscriber(event)  # one reader's fault must not keep the others, or the work itself, from going on
+            try:
+                subscriber(event)
+            except Exception:  # one reader's fault must not keep the others, or the work itself, from going on
+                log.failure("a reader of events failed at {event}", event=name)
 
     def since(self, number: int) -> list[Event]:
         """What is remembered after the event of that number, oldest first; 0 for all."""

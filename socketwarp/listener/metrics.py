@@ -21,6 +21,15 @@ from .ports import Ports
 SECONDS_BOUNDS = (0.01, 0.1, 1, 10, 60, 600, 3600, 86400)
 
 
+@attrs.frozen(eq=False)
+class _PortSeries:
+    """The series of one port, which `labels` would look up each time for 0.8 µs."""
+
+    accepted: Counter
+    bytesIn: Counter
+    bytesOut: Counter
+
+
 @attrs.define(eq=False)
 class Metrics:
     """
@@ -38,6 +47,8 @@ class Metrics:
     _accepted: Counter = attrs.field(init=False)
     _bytes: Counter = attrs.field(init=False)
     _seconds: Histogram = attrs.field(init=False)
+    _toldByName: dict[str, Counter] = attrs.field(factory=dict, init=False)
+    _series: dict[Field, _PortSeries] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         registry = self.registry
@@ -69,20 +80,33 @@ class Metrics:
         return encode(self.registry), contentType
 
     def _happened(self, name: str, fields: Mapping[str, Field]) -> None:
-        self._told.labels(name).inc()
-        port = str(fields.get("port"))
+        told = self._toldByName.get(name)
+        if told is None:
+            told = self._toldByName[name] = self._told.labels(name)
+        told.inc()
         match name:
             case "visitor.connected":
-                self._accepted.labels(port).inc()
-            case "visitor.refused":
-                self._refused.labels(port, str(fields["code"])).inc()
+                self._seriesOf(fields["port"]).accepted.inc()
             case "visitor.ended":
-                self._bytes.labels(port, "in").inc(_number(fields["bytesIn"]))
-                self._bytes.labels(port, "out").inc(_number(fields["bytesOut"]))
+                series = self._seriesOf(fields["port"])
+                series.bytesIn.inc(_number(fields["bytesIn"]))
+                series.bytesOut.inc(_number(fields["bytesOut"]))
                 self._seconds.observe(_number(fields["seconds"]))
+            case "visitor.refused":
+                self._refused.labels(str(fields["port"]), str(fields["code"])).inc()
             case "port.closed":
+                self._series.pop(fields["port"], None)
                 for counter in (self._accepted, self._refused, self._bytes):
-                    counter.remove_by_labels({"port": port})
+                    counter.remove_by_labels({"port": str(fields["port"])})
+
+    def _seriesOf(self, port: Field) -> _PortSeries:
+        series = self._series.get(port)
+        if series is None:
+            label = str(port)
+            series = self._series[port] = _PortSeries(
+                self._accepted.labels(label), self._bytes.labels(label, "in"), self._bytes.labels(label, "out")
+            )
+        return series
 
 
 def _number(value: Field) -> float:
