@@ -1,5 +1,6 @@
 """Who may call, and what."""
 
+import hmac
 import json
 import re
 from collections.abc import Sequence
@@ -118,6 +119,21 @@ class RoleTests(TokenTestCase):
         self.assertEqual(200, self.call("GET", "/v1/ports", "read-it")[0])
         self.tokens = TOKENS[1:]
         self.assertEqual(401, self.call("GET", "/v1/ports", "read-it")[0])
+
+    def test_theTimeOfAComparisonTellsNothing(self) -> None:
+        """Each token's digest is compared, to its end, whichever of them it is, or none."""
+        compared: list[str] = []
+        compare = hmac.compare_digest
+
+        def comparing(kept: str, presented: str) -> bool:
+            compared.append(kept)
+            return compare(kept, presented)
+
+        self.patch(hmac, "compare_digest", comparing)
+        for token in ("read-it", "mine", "x"):
+            compared.clear()
+            self.call("GET", "/v1/ports", token)
+            self.assertEqual([each.sha256 for each in TOKENS], compared, token)
 
     def test_whoIsTurnedAwayIsTold(self) -> None:
         self.call("GET", "/v1/ports", "x")
