@@ -124,6 +124,7 @@ class QuicServer:
         self._soon = soon
         self._routes: dict[bytes, Session] = {}
         self._sessions: dict[Session, list[bytes]] = {}
+        self._unfinished: set[Session] = set()  # their handshakes
         self._touched: dict[Session, None] = {}
         self._resetKey = ResetKey(credentials.privateKey)
         self._admission = Admission(self._resetKey)
@@ -195,8 +196,7 @@ class QuicServer:
         assert self._port is not None
         if self._stopped is not None:
             return None
-        unfinished = sum(1 for session in self._sessions if not session.isEstablished)
-        decision = self._admission.decide(datagram, address, unfinished, self._reactor.seconds())
+        decision = self._admission.decide(datagram, address, len(self._unfinished), self._reactor.seconds())
         if isinstance(decision, Admitted):
             return self._begin(decision, self._port)
         if decision is not None:
@@ -220,14 +220,19 @@ class QuicServer:
             self._reactor,  # type: ignore[arg-type]  # a reactor provides IReactorTime
             self._settings.keepAlive,
             self._settings.handshakeTimeout,
-            self._onSession,
+            self._established,
             self._soon,
         )
         session.whenClosed().addCallback(self._refused, session, engine)
         self._sessions[session] = []
+        self._unfinished.add(session)
         self.addRoute(admitted.destination, session)
         self.addRoute(engine.host_cid, session)
         return session
+
+    def _established(self, session: Session) -> None:
+        self._unfinished.discard(session)
+        self._onSession(session)
 
     def _refused(self, error: SessionLost, session: Session, engine: Engine) -> None:
         if error.errorCode is not None and engine.isRefusal and not session.isEstablished:
@@ -247,6 +252,7 @@ class QuicServer:
 
     def sessionEnded(self, session: Session) -> None:
         """See `session.Routes`."""
+        self._unfinished.discard(session)
         for connectionId in self._sessions.pop(session, []):
             self._routes.pop(connectionId, None)
         self._touched.pop(session, None)

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError
 
 from socketwarp.errors import Code, SessionLost
 from socketwarp.quic import admission, endpoint
-from socketwarp.quic.admission import MAX_HANDSHAKES, RETRY_THRESHOLD
+from socketwarp.quic.admission import MAX_HANDSHAKES, RETRIES_PER_SECOND, RETRY_THRESHOLD
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.quic.engine import Engine
 
@@ -173,6 +173,24 @@ class AdmissionTests(EndpointCase):
         self.assertEqual(RETRY_THRESHOLD, self.unfinished())
         client, server = self.connect()
         self.assertEqual((True, True), (client.isOpen, server.isOpen))
+
+    def test_soManyRetriesASecondAreGiven(self) -> None:
+        self.patch(admission, "RETRY_THRESHOLD", 0)
+        datagram = firstDatagram()
+        for _ in range(RETRIES_PER_SECOND):
+            self.assertEqual(1, len(self.strange(datagram)))
+        self.assertEqual([], self.strange(datagram))
+        self.clock.advance(1.5 / RETRIES_PER_SECOND)
+        self.assertEqual(1, len(self.strange(datagram)))
+        self.assertEqual([], self.strange(datagram))
+
+    def test_sessionsThatAreEstablishedAreNotUnfinished(self) -> None:
+        _, server = self.connect()
+        self.strange(firstDatagram())
+        self.assertEqual((2, 1), (len(self.server._sessions), len(self.server._unfinished)))
+        server.close(0, "enough")
+        self.network.run(10.1)
+        self.assertEqual(({}, set()), (self.server._sessions, self.server._unfinished))
 
     def test_aTokenOfAnotherAddressOrOfNobodyIsDropped(self) -> None:
         for _ in range(RETRY_THRESHOLD):
