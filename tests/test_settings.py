@@ -388,6 +388,13 @@ class TheApisAddress(SettingsTests):
         self.assertIn("no TLS", line)
         self.assertNotIn("no authentication", line)
 
+    def test_aVariableNamesTheFile(self) -> None:
+        """TOML by its name, JSON else; the option goes before."""
+        toml, other = Path(self.mktemp()).with_suffix(".toml"), self.file({"port": 2})
+        toml.write_text("port = 1\n")
+        for flags, port in (({}, 1), ({"config": other}, 2)):
+            self.assertEqual(port, load(ListenerSettings, flags, {"SWL_SETTINGS": str(toml)}).port)
+
     def test_halfOfTlsIsRefused(self) -> None:
         """On loopback, too: somebody relies on it."""
         self.assertIn("go together", self.listenerRefusal(APIS_CERT_PATH="api.crt"))
