@@ -23,7 +23,7 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
         "{listener}: sessions by quic fall silent after a short life; tls is tried first from now on",
     ),
     "carrier.held": (LogLevel.info, "{listener}: quic gets through; changing over to it"),
-    "stream.refused": (LogLevel.warn, "session {session}: a stream is refused, {reason}"),
+    "stream.refused": (LogLevel.warn, "session {session}: no connection for a stream: {reason} ({code})"),
     "connection.ended": (
         LogLevel.info,
         "connection {connection} to {target} ended after {seconds} s, {bytesIn} bytes in, {bytesOut} out: {reason} "

@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..bridge import Bridge, Totals
-from ..errors import Code, SocketwarpError, TargetError, TargetTimedOut
+from ..errors import Code, LimitReached, SocketwarpError, TargetError, TargetTimedOut
 from ..interfaces import IStream
 from ..throttle import Bucket
 from ..wire.dialect import DIALECTS, Dialect, Dialled
@@ -72,8 +72,7 @@ class IncomingStreams:
             stream.abort(Code.LIMIT)
             reason = "memory is used up" if self.isFull else f"{self._dialLimit} dials are under way"
             if self._mayTell():
-                name = conversation.session.sessionId
-                tell(self._log, "stream.refused", uid=conversation.uid, session=name, reason=reason)
+                self._tellRefused(conversation, LimitReached.code, reason)
             return
         self._pending += 1
         self._running += 1
@@ -145,19 +144,27 @@ class IncomingStreams:
     def _logEnd(self, conversation: Conversation, preamble: Preamble | None, totals: Totals, seconds: float) -> None:
         if not self._mayTell():
             return
-        visitor = preamble.visitor if preamble else None
+        reason = str(totals.error or totals.ending)
+        if preamble is None:
+            self._tellRefused(conversation, totals.ending, reason)
+            return
+        visitor = preamble.visitor
         tell(
             self._log,
             "connection.ended",
-            connection=preamble.connectionId if preamble else None,
+            connection=preamble.connectionId,
             peer=place(*visitor) if visitor else None,
-            port=preamble.entryPort if preamble else None,
+            port=preamble.entryPort,
             uid=conversation.uid,
             session=conversation.session.sessionId,
-            target=place(preamble.host, preamble.port) if preamble else None,
+            target=place(preamble.host, preamble.port),
             seconds=round(seconds, 3),
             bytesIn=totals.toTcp,
             bytesOut=totals.toStream,
             code=totals.ending,
-            reason=str(totals.error or totals.ending),
+            reason=reason,
         )
+
+    def _tellRefused(self, conversation: Conversation, code: str, reason: str) -> None:
+        name = conversation.session.sessionId
+        tell(self._log, "stream.refused", uid=conversation.uid, session=name, code=code, reason=reason)

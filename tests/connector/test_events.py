@@ -52,10 +52,10 @@ class EventTests(SynchronousTestCase):
 
     def test_anEventIsALineWithItsName(self) -> None:
         with capturedLogs() as lines:
-            tell(Logger(), "stream.refused", uid="uid-1", session="s-1", reason="memory is used up")
+            tell(Logger(), "stream.refused", uid="uid-1", session="s-1", code="limit", reason="memory is used up")
         [line] = lines
         self.assertEqual(("stream.refused", "uid-1"), (line["event"], line["uid"]))
-        self.assertEqual("session s-1: a stream is refused, memory is used up", formatEvent(line))
+        self.assertEqual("session s-1: no connection for a stream: memory is used up (limit)", formatEvent(line))
 
     def test_anUnknownNameIsAnError(self) -> None:
         self.assertRaises(KeyError, tell, Logger(), "stream.painted")

@@ -80,6 +80,11 @@ class StreamTests(SynchronousTestCase):
         [event] = [event for event in events if event.get("event") == "connection.ended"]
         return event
 
+    def refusal(self, events: Sequence[LogEvent]) -> LogEvent:
+        """The one line about a stream that became no connection."""
+        [event] = [event for event in events if event.get("event") == "stream.refused"]
+        return event
+
 
 class Carrying(StreamTests):
     """What works."""
@@ -124,15 +129,15 @@ class Carrying(StreamTests):
         self.assertEqual((event["seconds"], event["code"]), (5.0, "stream-reset"))
 
     def test_theEndIsLoggedWithUidAndSession(self) -> None:
-        """As the listener has named them; an end without a preamble, too."""
+        """As the listener has named them; that of a stream that became no connection, too."""
         self.conversation.welcome = Welcome("uid-1", "9a41", 50.0, 60.0, ())
-        for pieces in ((self.preamble(),), ()):
+        for name, pieces in (("connection.ended", (self.preamble(),)), ("stream.refused", ())):
             with capturedLogs() as events:
                 stream, _ = self.open(*pieces)
                 stream.abort(Code.ABORTED)
                 settle(self.reactor)
-            event = self.ended(events)
-            self.assertEqual(("uid-1", "session-1"), (event["uid"], event["session"]))
+            (event,) = events
+            self.assertEqual((name, "uid-1", "session-1"), tuple(event[each] for each in ("event", "uid", "session")))
 
     def test_linesThatVisitorsCauseAreSoManyAndNoMore(self) -> None:
         """And how many weren't told is."""
@@ -178,7 +183,7 @@ class Refusing(StreamTests):
         with capturedLogs() as events:
             _, receiver = self.open(b"x" * 1024)
         self.refused(receiver, Code.MALFORMED)
-        self.assertEqual(self.ended(events)["code"], "malformed-preamble")
+        self.assertEqual(self.refusal(events)["code"], "malformed-preamble")
         self.open(self.preamble())
         self.assertEqual(len(self.reactor.dials), 1)
 

@@ -246,6 +246,6 @@ class PreambleTests(TunnelCase):
 
         asyncio.run(listen())
         for _ in bad:
-            self.connector.waitFor("without a preamble", "malformed-preamble")
+            self.connector.waitFor("no connection for a stream", "malformed-preamble")
         resets = {event.stream_id for event in events if isinstance(event, StreamReset)}
         self.assertEqual({1, 5, 9, 13}, resets)
