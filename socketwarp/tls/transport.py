@@ -330,6 +330,7 @@ class TlsTransport:
         connection, self._socket = self._socket, None
         self._poll.forget(self._fd)
         connection.close()
+        del self.connection  # at once, not when the cycle of owner and transport is found: it is tens of KiB
         self._queue.clear()
         self._frames.clear()
         self.queued = 0

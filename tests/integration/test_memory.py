@@ -1,12 +1,18 @@
-"""A reader that takes nothing costs windows, not what waits for it: memory of both ends, as the kernel counts it."""
+"""
+A reader that takes nothing costs windows, not what waits for it; handshakes that nobody finishes cost nothing for long.
+Memory is what the kernel counts.
+"""
 
+import os
 import re
 import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .processes import PATIENCE, OverTls, Process, TunnelCase
+from OpenSSL import SSL
+
+from .processes import PATIENCE, OverTls, Process, TunnelCase, readToEnd
 
 MUCH = 256 << 20
 #: What both ends are told that windows may be, in bytes.
@@ -17,6 +23,11 @@ PIECE = bytes(1 << 20)
 ALLOCATOR = 3 << 20
 #: Seconds without room in a socket until its writer counts as stopped. Too short a time makes the test weaker, not red.
 STILL = 2.0
+
+
+def descriptors(process: Process) -> int:
+    """How many the process has open."""
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 def peak(process: Process) -> int:
@@ -92,3 +103,35 @@ class SlowReaderTests(TunnelCase):
 
 class SlowReaderOverTlsTests(OverTls, SlowReaderTests):
     """The same over TLS, where the windows are the kernel's, and an end holds less than one."""
+
+
+class AbandonedTests(TunnelCase):
+    """Handshakes over TLS that are begun, and answered, and then nothing."""
+
+    #: At a time; fewer than one source may have.
+    MANY = 100
+
+    def abandon(self) -> None:
+        """Begin some; return when the listener has given them up."""
+        address = ("127.0.0.1", int(str(self.settings["service_port"])))
+        connections = [socket.create_connection(address, PATIENCE) for _ in range(self.MANY)]
+        for each in connections:
+            client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
+            client.set_connect_state()
+            self.assertRaises(SSL.WantReadError, client.do_handshake)
+            each.sendall(client.bio_read(1 << 16))
+        for each in connections:
+            self.assertTrue(each.recv(1 << 16), "the listener's half")
+            readToEnd(each)
+            each.close()
+
+    def test_theyLeaveNeitherMemoryNorDescriptors(self) -> None:
+        self.environment["SWL_HANDSHAKE_SECONDS"] = "1"
+        self.startListener()
+        self.abandon()
+        before, opened = forget(self.listener), descriptors(self.listener)
+        for _ in range(4):
+            self.abandon()
+        self.assertLess(forget(self.listener) - before, ALLOCATOR)
+        self.assertEqual(opened, descriptors(self.listener))
+        self.assertEnds(self.listener)
