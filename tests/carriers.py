@@ -343,6 +343,26 @@ class StreamPromises(_Helpers):
         theirs.abort(Code.ABORTED)
         ends.settle()
 
+    def test_aStreamMayBeGivenUpInTheMomentOfItsOpening(self) -> None:
+        ends = self.makeEnds()
+        accepted: list[tuple[IStream, Notes]] = []
+
+        def accept(stream: IStream) -> None:
+            accepted.append((stream, Notes()))
+            stream.start(accepted[-1][1])
+
+        ends.connector.acceptStreams(accept)
+        for said in (b"", b"!", bytes(100_000)):
+            ours = self.successResultOf(ends.listener.openStream())
+            ours.write(said)
+            ours.abort(Code.REFUSED)
+            ends.settle()
+        for _, notes in accepted:
+            self.assertIsInstance(notes.lost, StreamReset)
+        ends.wait(100)
+        self.assertTrue(ends.listener.isOpen and ends.connector.isOpen)
+        self.open(ends)
+
     def test_abortOvertakesWhatAReaderLeavesUnread(self) -> None:
         """The other side's TCP may not take a byte for hours: its end must not wait for that."""
         ends = self.makeEnds()
@@ -365,6 +385,7 @@ class StreamPromises(_Helpers):
         ends.settle()
         self.assertEqual(Code.ABORTED, there.stopped)
         self.assertEqual((None, None), (here.lost, there.lost))
+        ends.wait(100)  # and for as long as it likes
         ours.write(b"still here")
         ours.loseWriteConnection()
         ends.settle()

@@ -10,8 +10,10 @@ from threading import Thread
 from .processes import PATIENCE, Address, Process, TunnelCase, freePort, readToEnd, receive
 from .test_rebinding import bound
 
-#: What goes each way while the carrier changes: more than all buffers on the way hold.
-THERE, BACK = (random.Random(seed).randbytes(64 << 20) for seed in (1, 2))
+#: What goes each way while the carrier changes: more than all buffers on the way hold, though tcp_rmem may be 32 MiB.
+THERE, BACK = (random.Random(seed).randbytes(96 << 20) for seed in (1, 2))
+#: Bytes of the readers' own buffers.
+SMALL = 1 << 18
 
 TINYPROXY = """
 Port {port}
@@ -141,6 +143,8 @@ class AutoTests(CarriersCase):
         self.connector.waitFor("connected to", "over tls")
         port = self.entrance(self.target)
         visitor, target = self.pair(self.target, port)
+        for reading in (visitor, target):
+            reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         with ThreadPoolExecutor(2) as threads:
             sending = [threads.submit(visitor.sendall, THERE), threads.submit(target.sendall, BACK)]
             received = [receive(target, len(THERE) // 4), receive(visitor, len(BACK) // 4)]

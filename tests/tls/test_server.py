@@ -16,10 +16,11 @@ from socketwarp.tls import calling, contexts, server, serving
 from socketwarp.tls.client import _indication, connect
 from socketwarp.tls.contexts import ALPN, MAX_HANDSHAKE_CALLS, _watch
 from socketwarp.tls.frames import Kind, formatAttach, formatFrame
-from socketwarp.tls.lane import DRAIN_SECONDS
+from socketwarp.tls.lane import DRAIN_SECONDS, HELD_LIMIT, Lane
 from socketwarp.tls.server import MAX_FROM_SOURCE, _sourceOf
 from socketwarp.tls.serving import KEEP_SECONDS, KEPT_LANES, ServingSession
-from socketwarp.tls.session import CONTROL_LIMIT, TlsSettings
+from socketwarp.tls.session import CONTROL_LIMIT, FAREWELL_SECONDS, TlsSettings
+from socketwarp.tls.transport import RECORD_SIZE, RECORDS_PER_READ
 
 from ..carriers import Notes
 from ..certs import Issued, world
@@ -343,12 +344,37 @@ class LaneTests(ServerCase):
         for each in streams:
             self.successResultOf(each).abort(Code.ABORTED)
         self.rig.run()
-        self.assertGreater(len(session.lanes), KEPT_LANES)
-        self.rig.wait(KEEP_SECONDS + 5)
+        before = len(session.lanes)
+        self.assertGreater(before, KEPT_LANES)
+        self.rig.wait(KEEP_SECONDS - 5)
+        self.assertEqual(before, len(session.lanes))
+        self.rig.wait(10)
         self.assertEqual(KEPT_LANES, len(session.lanes))
         self.assertTrue(session.isOpen)
         self.rig.wait(300)
         self.assertEqual(KEPT_LANES, len(session.lanes))
+
+    def test_theLaneThatBecameFreeLastIsTakenFirst(self) -> None:
+        """So that those which aren't needed stay so."""
+        session, connector = self.rig.pair()
+        assert isinstance(session, ServingSession)
+        connector.acceptStreams(lambda stream: stream.start(Notes()))
+        streams = [self.successResultOf(session.openStream()) for _ in range(3)]
+        self.rig.run()
+        lanes = [next(lane for lane in session.lanes.values() if lane.stream is stream) for stream in streams]
+        for number in (0, 2, 1):
+            streams[number].abort(Code.ABORTED)
+            self.rig.run()
+        again = self.successResultOf(session.openStream())
+        self.assertIs(again, lanes[1].stream)
+
+    def test_wantSaysHowManyLanesWouldDoFromTheBeginning(self) -> None:
+        session = self.session()
+        told: list[tuple[Kind, int]] = []
+        session.tell = lambda kind, *numbers: told.append((kind, *numbers))  # type: ignore[method-assign]  # to see it
+        for _ in range(8 + 2):
+            session.openStream().addErrback(lambda failure: failure.trap(SessionLost))
+        self.assertEqual([(Kind.WANT, 9), (Kind.WANT, 10)], told)
 
     def test_visitorsWaitForALaneAndAreBounded(self) -> None:
         session = self.session()
@@ -371,6 +397,80 @@ class LaneTests(ServerCase):
             session.tell(Kind.PING, 1)
         self.assertFalse(session.isOpen)
         self.assertLessEqual(session.control.queued, 2 * CONTROL_LIMIT)
+
+
+class LifeTests(ServerCase):
+    """Signs of life, and what doesn't count as one."""
+
+    def pair(self) -> tuple[ServingSession, calling.CallingSession]:
+        listener, connector = self.rig.pair()
+        assert isinstance(listener, ServingSession) and isinstance(connector, calling.CallingSession)
+        return listener, connector
+
+    def test_pingsComeInTimeForAShortIdleTime(self) -> None:
+        self.rig = Rig(TlsSettings(idleTimeout=6.0, keepAlive=60.0))
+        self.addCleanup(self.rig.release)
+        listener, connector = self.pair()
+        self.rig.wait(60)
+        self.assertTrue(listener.isOpen and connector.isOpen)
+
+    def test_whoSendsBytesIsNotSilentThoughNoAnswerComes(self) -> None:
+        listener, connector = self.pair()
+        connector.acceptStreams(lambda stream: stream.start(Notes()))
+        stream = self.successResultOf(listener.openStream())
+        stream.start(Notes())
+        self.rig.run()
+        connector.tell = lambda kind, *numbers: None  # type: ignore[method-assign]  # it answers nothing
+        self.rig.wait(10)
+        self.assertTrue(listener.isSilent)
+        ours = next(each.stream for each in connector.lanes.values() if each.stream is not None)
+        ours.write(b"here I am")
+        self.rig.run()
+        self.assertFalse(listener.isSilent)
+
+    def test_aControlStreamThatNobodyReadsIsHeldWithinALimit(self) -> None:
+        """And then read on."""
+        listener, connector = self.pair()
+        stream = self.successResultOf(connector.openStream())
+        stream.start(Notes())
+        for _ in range(30):
+            stream.write(bytes(100_000))
+            self.rig.run()
+        self.assertLess(listener.control.held, HELD_LIMIT + RECORD_SIZE * RECORDS_PER_READ)
+        notes = Notes()
+        listener.acceptStreams(lambda stream: stream.start(notes))
+        self.rig.run()
+        self.assertEqual(3_000_000, len(notes.data))
+
+    def test_onlyTheAnswerToTheLastQuestionCounts(self) -> None:
+        listener, connector = self.pair()
+        self.rig.wait(1)
+        before = listener.statistics().rtt
+        connector.tell = lambda kind, *numbers: None  # type: ignore[method-assign]  # it answers nothing
+        self.rig.wait(10)
+        for number in (listener._pings - 1, listener._pings + 1):
+            listener.control.received([formatFrame(Kind.PONG, number)])
+        self.assertEqual(before, listener.statistics().rtt)
+        listener.control.received([formatFrame(Kind.PONG, listener._pings)])
+        self.assertNotEqual(before, listener.statistics().rtt)
+
+    def test_whatIsSaidOfALaneThatIsGoneIsForgotten(self) -> None:
+        listener, connector = self.pair()
+        for kind in (Kind.STOP, Kind.ABORT):
+            connector.tell(kind, 999, 1, Code.ABORTED)
+        self.rig.run()
+        self.assertTrue(listener.isOpen)
+
+    def test_aPeerThatDoesNotTakeTheLastWordsIsLeftAfterAMoment(self) -> None:
+        listener, _ = self.pair()
+        gone: list[SessionLost] = []
+        listener.whenClosed().addCallback(gone.append)
+        self.rig.cut()
+        listener.close(Code.SHUTDOWN, "bye")
+        self.rig.wait(FAREWELL_SECONDS - 0.5)
+        self.assertEqual([], gone)
+        self.rig.wait(1)
+        self.assertEqual("bye", str(gone[0]))
 
 
 class ClientTests(ServerCase):
@@ -584,6 +684,39 @@ class ClientTests(ServerCase):
 
 class ViolationTests(ServerCase):
     """An authenticated peer that breaks the rules loses its session, and nobody else notices."""
+
+    def busy(self) -> tuple[ServingSession, calling.CallingSession, tuple[Lane, Lane]]:
+        """A session, and both ends of a lane with a stream on it."""
+        listener, connector = self.rig.pair()
+        assert isinstance(listener, ServingSession) and isinstance(connector, calling.CallingSession)
+        connector.acceptStreams(lambda stream: stream.start(Notes()))
+        self.successResultOf(listener.openStream()).start(Notes())
+        self.rig.run()
+        (lane,) = (lane for lane in listener.lanes.values() if lane.stream is not None)
+        return listener, connector, (lane, connector.lanes[lane.number])
+
+    def test_inTheMiddleOfAStreamALaneIsNeitherFreedNorOpened(self) -> None:
+        """By either end, and a listener never frees one."""
+        for breaking in (0, 1):
+            for frame in (formatFrame(Kind.FREE), formatFrame(Kind.OPEN, 99)):
+                *sessions, lanes = self.busy()
+                lanes[breaking].transport.write(frame)
+                lanes[breaking].transport.flush()
+                self.rig.wait(3)
+                self.assertEqual([False, False], [each.isOpen for each in sessions], (breaking, frame))
+
+    def test_aListenerNeverFreesALane(self) -> None:
+        listener, connector, (lane, _) = self.busy()
+        stream, theirs = lane.stream, connector.lanes[lane.number].stream
+        assert stream is not None and theirs is not None
+        stream.loseWriteConnection()
+        theirs.loseWriteConnection()
+        self.rig.run()
+        self.assertIn(lane, listener._free)
+        lane.transport.write(formatFrame(Kind.FREE))
+        lane.transport.flush()
+        self.rig.wait(3)
+        self.assertFalse(connector.isOpen)
 
     def test_eachViolationEndsTheSession(self) -> None:
         onControl = [
