@@ -462,10 +462,13 @@ class StreamPromises(_Helpers):
 
     def test_aProducerIsRegisteredOnce(self) -> None:
         ours, *_ = self.open(self.makeEnds())
-        ours.registerProducer(Producer(), True)
+        producer = Producer()
+        ours.registerProducer(producer, True)
         self.assertRaises(RuntimeError, ours.registerProducer, Producer(), True)
         ours.unregisterProducer()
         self.assertRaises(ValueError, ours.registerProducer, Producer(), False)
+        ours.write(bytes(50_000_000))
+        self.assertEqual([], producer.calls)
 
     def test_whenMemoryIsShortAWriterIsPausedAtOnce(self) -> None:
         ends = self.makeEnds()

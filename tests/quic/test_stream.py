@@ -1,30 +1,15 @@
-"""One stream as a transport: back-pressure both ways, half-close, abort, and what its receiver is told."""
+"""One stream as a transport: what `tests.carriers` doesn't ask of every carrier, such as windows and marks."""
 
 from twisted.internet.error import ConnectionDone
-from zope.interface.verify import verifyObject
 
 from socketwarp.errors import Code, SessionLost, StreamReset
-from socketwarp.interfaces import IStream
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.quic.stream import HIGH_WATERMARK, LOW_WATERMARK, Stream
 
+from ..carriers import Producer
 from .net import NetworkCase, Notes
 
 WINDOW = 100_000
-
-
-class Producer:
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def pauseProducing(self) -> None:
-        self.calls.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.calls.append("resume")
-
-    def stopProducing(self) -> None:
-        self.calls.append("stop")
 
 
 class StreamCase(NetworkCase):
@@ -46,72 +31,10 @@ class StreamCase(NetworkCase):
 
 
 class EndingTests(StreamCase):
-    def test_itIsAStream(self) -> None:
-        for stream in (self.ours, self.theirs):
-            verifyObject(IStream, stream)
-        self.assertEqual((1, 1), (self.ours.streamId, self.theirs.streamId))
-
-    def test_finEndsOneDirectionOnly(self) -> None:
-        ours, theirs = self.both()
-        self.ours.write(b"question")
-        self.ours.loseWriteConnection()
-        self.ours.loseWriteConnection()
-        self.ours.write(b"too late")
-        self.network.run(1)
-        self.assertEqual((b"question", ["fin"], []), (theirs.data, theirs.calls, ours.calls))
-        self.theirs.writeSequence([b"ans", bytearray(b"we"), memoryview(b"r")])
-        self.theirs.loseWriteConnection()
-        self.network.run(1)
-        self.assertEqual(b"answer", ours.data)
-        for notes in (ours, theirs):
-            self.assertEqual("fin", notes.calls[0])
-            self.assertEqual(2, len(notes.calls))
-            self.assertIsInstance(notes.lost, ConnectionDone)
-        self.assertEqual((0, 0), (self.session.statistics().streams, self.client.statistics().streams))
-
-    def test_afterTheEndNothingHasAnEffect(self) -> None:
-        _, theirs = self.both()
-        for stream in (self.ours, self.theirs):
-            stream.loseWriteConnection()
-        self.network.run(1)
-        for stream in (self.ours, self.theirs):
-            stream.write(b"x")
-            stream.loseWriteConnection()
-            stream.abort(1)
-            stream.stopProducing()
-            stream.pauseProducing()
-            stream.resumeProducing()
-            producer = Producer()
-            stream.registerProducer(producer, True)  # type: ignore[arg-type]  # it has the methods
-            self.assertEqual(["stop"], producer.calls)
-        self.network.run(1)
-        self.assertEqual(2, len(theirs.calls))
-
-    def test_abortIsAResetAtTheOtherEnd(self) -> None:
-        ours, theirs = self.both()
-        self.ours.write(bytes(WINDOW * 3))
-        self.ours.abort(Code.REFUSED)
-        self.ours.abort(Code.LIMIT)
-        self.network.run(1)
-        self.assertEqual([], ours.calls)
-        self.assertIsInstance(theirs.lost, StreamReset)
-        self.assertEqual(Code.REFUSED, theirs.lost.errorCode)
-        self.assertEqual((0, 0), (self.session.statistics().streams, self.client.statistics().streams))
-
-    def test_abortOfAnIdleStreamIsNoCleanEnd(self) -> None:
-        """All bytes have come, and no FIN."""
-        _, theirs = self.both()
-        self.ours.write(b"some")
-        self.network.run(1)
-        self.ours.abort(Code.ABORTED)
-        self.network.run(1)
-        self.assertEqual((b"some", None), (theirs.data, next((each for each in theirs.calls if each == "fin"), None)))
-        self.assertIsInstance(theirs.lost, StreamReset)
-
     def test_stopProducingTellsTheWriterAndLeavesTheOtherDirection(self) -> None:
         ours, theirs = self.both()
         producer = Producer()
-        self.theirs.registerProducer(producer, True)  # type: ignore[arg-type]  # it has the methods
+        self.theirs.registerProducer(producer, True)
         self.theirs.write(bytes(3 * HIGH_WATERMARK))
         self.assertEqual(["pause"], producer.calls)
         self.ours.stopProducing()
@@ -126,13 +49,6 @@ class EndingTests(StreamCase):
         self.assertEqual(b"still here", theirs.data)
         self.assertIsInstance(theirs.lost, ConnectionDone)
         self.assertIsInstance(ours.lost, ConnectionDone)
-
-    def test_theEndOfTheSessionIsTheEndOfTheStream(self) -> None:
-        ours, theirs = self.both()
-        self.session.close(Code.SHUTDOWN, "bye")
-        self.network.run(1)
-        for notes in (ours, theirs):
-            self.assertIsInstance(notes.lost, SessionLost)
 
     def test_whoStartsALostStreamIsToldInTheNextTurn(self) -> None:
         self.session.close(Code.SHUTDOWN, "bye")
@@ -206,7 +122,7 @@ class ReadTests(StreamCase):
 class WriteTests(StreamCase):
     def register(self, stream: Stream) -> Producer:
         producer = Producer()
-        stream.registerProducer(producer, True)  # type: ignore[arg-type]  # it has the methods
+        stream.registerProducer(producer, True)
         return producer
 
     def test_aProducerIsPausedAtTheHighMarkAndResumedAtTheLowOne(self) -> None:
@@ -250,11 +166,3 @@ class WriteTests(StreamCase):
         sent, got = self.session.statistics(), self.client.statistics()
         self.assertApproximates(2 * WINDOW, sent.buffered, 2)
         self.assertApproximates(WINDOW, got.buffered, 2)
-
-    def test_onlyOnePushProducerIsTaken(self) -> None:
-        producer = self.register(self.ours)
-        self.assertRaises(RuntimeError, self.register, self.ours)
-        self.ours.unregisterProducer()
-        self.assertRaises(ValueError, self.ours.registerProducer, producer, False)
-        self.ours.write(bytes(2 * HIGH_WATERMARK))
-        self.assertEqual([], producer.calls)
