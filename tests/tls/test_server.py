@@ -10,9 +10,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import Code, LimitReached, SessionLost
-from socketwarp.interfaces import Address, ISession, IStream
+from socketwarp.interfaces import Address, ICredentials, ISession, IStream
 from socketwarp.tcp.poll import READABLE
-from socketwarp.tls import calling, contexts, server, serving
+from socketwarp.tls import calling, client, contexts, server, serving
 from socketwarp.tls.client import _indication, connect
 from socketwarp.tls.contexts import ALPN, MAX_HANDSHAKE_CALLS, _watch
 from socketwarp.tls.frames import Kind, formatAttach, formatFrame
@@ -648,7 +648,22 @@ class ClientTests(ServerCase):
         self.rig.run()
         self.assertIn("protocol", str(self.failureResultOf(connecting, SessionLost).value))
 
+    def test_aServerThatWasNotCheckedIsRefused(self) -> None:
+        """Whatever OpenSSL was told: without our own check there is no session."""
+
+        def unchecked(credentials: ICredentials) -> SSL.Context:
+            context = contexts.clientContext(credentials)
+            context.set_verify(SSL.VERIFY_NONE, contexts._letPass)
+            return context
+
+        self.patch(client, "clientContext", unchecked)
+        connecting = self.rig.connect()
+        self.rig.run()
+        self.assertIn("not checked", str(self.failureResultOf(connecting, SessionLost).value))
+
     def test_aServerThatChoosesNoProtocolIsRefused(self) -> None:
+        """By us, though it would have us."""
+        self.patch(server, "checkClient", lambda connection, credentials: None)
         context = self.server._context
         self.patch(contexts, "_choose", lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
         self.server.credentials = self.server.credentials
@@ -662,6 +677,11 @@ class ClientTests(ServerCase):
             self.assertEqual(indicated, _indication(name))
         for address in ("192.0.2.1", "2001:db8::1"):
             self.assertIsNone(_indication(address))
+
+    def test_aServerHearsWhichNameIsMeant(self) -> None:
+        session, _ = self.rig.pair()
+        assert isinstance(session, ServingSession)
+        self.assertEqual(b"localhost", session.control.transport.connection.get_servername())
 
     def test_onlyTheControlStreamIsOpenedByAConnector(self) -> None:
         _, client = self.rig.pair()
