@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from socketwarp.errors import SessionLost
 from socketwarp.identity.certificates import Credentials
 from socketwarp.tls import contexts
-from socketwarp.tls.contexts import ALPN
+from socketwarp.tls.contexts import ALPN, clientContext
 
 from ..certs import MATRIX, Case, Issued, credentials, world
 from .rig import Rig
@@ -147,6 +147,14 @@ class RefusalTests(SynchronousTestCase):
         self.rig.exchange(again, b"\1\0\0\0")
         self.assertNotEqual([], checks, "the certificate was not asked for again")
         self.assertEqual(2, len(self.rig.sessions))
+
+    def test_nothingIsCachedOrRenegotiatedAndIdleBuffersAreGivenBack(self) -> None:
+        """What OpenSSL was told: a cache would be memory for each stranger, buffers 33 kB for each end of a lane."""
+        for context in (contexts.serverContext(world().checking("client")), clientContext(world().checking("server"))):
+            self.assertEqual(SSL.SESS_CACHE_OFF, context.get_session_cache_mode())
+            wanted = SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
+            self.assertEqual(wanted, context.set_options(0) & wanted)
+            self.assertTrue(context.set_mode(0) & SSL.MODE_RELEASE_BUFFERS)
 
     def test_newCredentialsCountForNewConnections(self) -> None:
         self.rig.connect()
