@@ -302,7 +302,7 @@ class Lane:
     def _freed(self) -> None:
         """FREE: what was sent has been read, and not only by the kernel."""
         self.settle()
-        if self._isFree or self._session.isCaller or self.stream is not None:
+        if self._isFree or self.stream is not None:
             raise MalformedFrame("a lane is free that wasn't, or that can't be")
         self._isFree = True
         self.freedAt = self._session.clock.seconds()
