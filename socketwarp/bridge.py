@@ -111,6 +111,11 @@ class Bridge:
         return self._receiver.begin(stream, parser, self._tcp)
 
     @property
+    def tcp(self) -> ITcp | None:
+        """The TCP side, once it is there; it may have ended since."""
+        return self._tcp
+
+    @property
     def carried(self) -> tuple[int, int]:
         """Bytes so far: from TCP to the stream, and from the stream to TCP."""
         return self._toStream, self._receiver.count

@@ -1,5 +1,6 @@
 """Names to addresses, once: who asks keeps the answer and uses no name after."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 
@@ -14,8 +15,9 @@ IPAddress = IPv4Address | IPv6Address
 MAXIMUM_ADDRESSES = 8
 
 
+@lru_cache(1024)
 def literal(host: str) -> IPAddress | None:
-    """The address that `host` is, or `None` for a name."""
+    """The address that `host` is, or `None` for a name; remembered, as targets are few and visitors many."""
     try:
         return ip_address(host)
     except ValueError:

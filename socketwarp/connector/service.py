@@ -206,6 +206,7 @@ class ConnectorService(MultiService):
         await maybeDeferred(super().stopService)
         await tries
         await self._streams.whenIdle()
+        self._streams.preambles.stop()
 
     async def _drain(self, seconds: float) -> None:
         """

@@ -5,8 +5,10 @@ from functools import partial
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..bridge import Bridge, Totals
+from ..deadlines import Deadlines
 from ..errors import Code, LimitReached, SocketwarpError, TargetError, TargetTimedOut
 from ..interfaces import IStream
 from ..throttle import Bucket
@@ -22,24 +24,28 @@ PREAMBLE_TIMEOUT = 10.0
 #: Lines a second, and at once, about connections: visitors cause them. The listener tells as many.
 LINES = (100.0, 1000.0)
 
+#: One for all: as an attribute of the class, it would be made anew for each connection.
+log = Logger(f"{__name__}.IncomingStreams")
+
 
 class IncomingStreams:
     """
     Serves the streams of all sessions; the limit of dials under way holds for all of them together.
 
     :ivar isFull: every new stream is refused, because memory is used up.
+    :ivar targets: where connections go; ``clock``: their time; ``preambles``: how long the first bytes may take.
+    :ivar pending: streams that wait for their preamble or target.
     """
-
-    _log = Logger()
 
     def __init__(self, targets: Targets, clock: IReactorTime, dialLimit: int) -> None:
         """
         :param dialLimit: streams that may be without their target at a time; more are refused.
         """
-        self._targets = targets
-        self._clock = clock
+        self.targets = targets
+        self.clock = clock
         self._dialLimit = dialLimit
-        self._pending = 0
+        self.preambles = Deadlines(clock, PREAMBLE_TIMEOUT)
+        self.pending = 0
         self._running = 0
         self._waiters: list[Deferred[None]] = []
         self._isLeaving = False
@@ -68,89 +74,46 @@ class IncomingStreams:
         if self._isLeaving and not dialect.hasControl:
             stream.abort(Code.SHUTDOWN)
             return
-        if self.isFull or self._pending >= self._dialLimit:
+        if self.isFull or self.pending >= self._dialLimit:
             stream.abort(Code.LIMIT)
             reason = "memory is used up" if self.isFull else f"{self._dialLimit} dials are under way"
             if self._mayTell():
                 self._tellRefused(conversation, LimitReached.code, reason)
             return
-        self._pending += 1
+        self.pending += 1
         self._running += 1
-        Deferred.fromCoroutine(self._carry(conversation, dialect, stream)).addCallback(self._over)
+        Connection(self, conversation, dialect, stream).begin()
 
     def _mayTell(self) -> bool:
         """Whether there is room for one more line; says how many had none since."""
-        if not self._lines.take(self._clock.seconds()):
+        if not self._lines.take(self.clock.seconds()):
             self._untold += 1
             return False
         if self._untold:
-            tell(self._log, "events.suppressed", count=self._untold)
+            tell(log, "events.suppressed", count=self._untold)
             self._untold = 0
         return True
 
-    def _over(self, result: None) -> None:
+    def ended(self, connection: "Connection", totals: Totals) -> None:
         """A connection is gone, and perhaps it was the last one."""
+        self._tellEnd(connection, totals)
         self._running -= 1
         if not self._running:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 waiter.callback(None)
 
-    async def _carry(self, conversation: Conversation, dialect: Dialect, stream: IStream) -> None:
-        """One connection, from its preamble to its end."""
-        began = self._clock.seconds()
-        bridge = Bridge(self._clock)
-        preamble = None
-        try:
-            preamble = await self._preamble(bridge, stream, dialect)
-            await self._dial(bridge, stream, dialect, preamble)
-        except TargetError as error:
-            bridge.refuse(error, dialect.formatRefusal(error))
-        except (SocketwarpError, CancelledError):
-            pass  # the bridge has ended by itself, and says why
-        except Exception:
-            self._log.failure("session {session}: an unexpected error", session=conversation.session.sessionId)
-            bridge.abort(SocketwarpError("an internal error of the connector"))
-        finally:
-            self._pending -= 1
-        self._logEnd(conversation, preamble, await bridge.ended, self._clock.seconds() - began)
-
-    async def _preamble(self, bridge: Bridge, stream: IStream, dialect: Dialect) -> Preamble:
-        late = TargetTimedOut(f"no preamble within {PREAMBLE_TIMEOUT:g} s")
-        timer = self._clock.callLater(PREAMBLE_TIMEOUT, bridge.abort, late)
-        try:
-            return await bridge.join(stream, dialect.preambleParser())
-        finally:
-            if timer.active():
-                timer.cancel()
-
-    async def _dial(self, bridge: Bridge, stream: IStream, dialect: Dialect, preamble: Preamble) -> None:
-        """Give the bridge its TCP side; given up when the bridge ends first."""
-
-        def connected(dialled: Dialled) -> Bridge:
-            if answer := dialect.formatDialled(dialled if preamble.isTimed else Dialled(dialled.address)):
-                stream.write(answer)
-            return bridge
-
-        dialling = self._targets.dial(preamble.host, preamble.port, connected)
-
-        def ended(totals: Totals) -> Totals:
-            dialling.cancel()
-            return totals
-
-        bridge.ended.addCallback(ended)
-        await dialling
-
-    def _logEnd(self, conversation: Conversation, preamble: Preamble | None, totals: Totals, seconds: float) -> None:
+    def _tellEnd(self, connection: "Connection", totals: Totals) -> None:
         if not self._mayTell():
             return
+        preamble, conversation = connection.preamble, connection.conversation
         reason = str(totals.error or totals.ending)
         if preamble is None:
             self._tellRefused(conversation, totals.ending, reason)
             return
         visitor = preamble.visitor
         tell(
-            self._log,
+            log,
             "connection.ended",
             connection=preamble.connectionId,
             peer=place(*visitor) if visitor else None,
@@ -158,7 +121,7 @@ class IncomingStreams:
             uid=conversation.uid,
             session=conversation.session.sessionId,
             target=place(preamble.host, preamble.port),
-            seconds=round(seconds, 3),
+            seconds=round(self.clock.seconds() - connection.began, 3),
             bytesIn=totals.toTcp,
             bytesOut=totals.toStream,
             code=totals.ending,
@@ -167,4 +130,72 @@ class IncomingStreams:
 
     def _tellRefused(self, conversation: Conversation, code: str, reason: str) -> None:
         name = conversation.session.sessionId
-        tell(self._log, "stream.refused", uid=conversation.uid, session=name, code=code, reason=reason)
+        tell(log, "stream.refused", uid=conversation.uid, session=name, code=code, reason=reason)
+
+
+class Connection:
+    """
+    One stream, from its preamble to its end.
+
+    Callbacks rather than a coroutine: most connections have nothing to wait for between preamble and target, and then
+    it is a dozen calls.
+
+    :ivar conversation: whose stream it is; ``began``: when it came, by the clock, in seconds.
+    :ivar preamble: once it is there.
+    """
+
+    __slots__ = ("_bridge", "_dialect", "_dialling", "_streams", "began", "conversation", "preamble", "stream")
+
+    def __init__(self, streams: IncomingStreams, conversation: Conversation, dialect: Dialect, stream: IStream) -> None:
+        self.conversation = conversation
+        self.stream = stream
+        self.began = streams.clock.seconds()
+        self.preamble: Preamble | None = None
+        self._streams = streams
+        self._dialect = dialect
+        self._bridge = Bridge(streams.clock)
+        self._dialling: Deferred[None] | None = None
+
+    def begin(self) -> None:
+        """Hear the preamble, dial, carry."""
+        self._streams.preambles.begin(self, self._late)
+        asked = self._bridge.join(self.stream, self._dialect.preambleParser())
+        asked.addCallback(self._asked).addErrback(self._failed)
+        self._bridge.ended.addCallback(self._ended)
+
+    def _late(self) -> None:
+        self._bridge.abort(TargetTimedOut(f"no preamble within {PREAMBLE_TIMEOUT:g} s"))
+
+    def _asked(self, preamble: Preamble) -> None:
+        """Dial; given up when the bridge ends first."""
+        self._streams.preambles.end(self)
+        self.preamble = preamble
+        self._dialling = self._streams.targets.dial(preamble.host, preamble.port, self._connected)
+        self._dialling.addCallbacks(self._settled, self._failed)
+
+    def _connected(self, dialled: Dialled) -> Bridge:
+        """The target is there: say so before its first bytes."""
+        isTimed = self.preamble is not None and self.preamble.isTimed
+        if answer := self._dialect.formatDialled(dialled if isTimed else Dialled(dialled.address)):
+            self.stream.write(answer)
+        return self._bridge
+
+    def _settled(self, result: None) -> None:
+        """It waits for nothing more."""
+        self._streams.pending -= 1
+
+    def _failed(self, failure: Failure) -> None:
+        self._settled(None)
+        error = failure.value
+        if isinstance(error, TargetError):
+            self._bridge.refuse(error, self._dialect.formatRefusal(error))
+        elif not isinstance(error, SocketwarpError | CancelledError):  # with those the bridge has ended by itself
+            log.failure("session {session}: an unexpected error", failure, session=self.conversation.session.sessionId)
+            self._bridge.abort(SocketwarpError("an internal error of the connector"))
+
+    def _ended(self, totals: Totals) -> None:
+        if self.preamble is None:
+            self._streams.preambles.end(self)
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self._streams.ended(self, totals)

@@ -5,12 +5,13 @@ from functools import partial
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 from ..errors import TargetDenied, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable, TargetUnresolved
 from ..interfaces import Address, ITcpProtocol
 from ..wire.dialect import Dialled
-from .names import MAXIMUM_ADDRESSES, IPAddress, place, resolve
+from .names import MAXIMUM_ADDRESSES, IPAddress, literal, place, resolve
 from .policy import Policy
 
 #: Makes the protocol of a new connection, given what was dialled and how long that took.
@@ -39,19 +40,22 @@ class Targets:
         :param connected: called once, for the connection that was made.
         :return: fires when the connection is made; fails with an `errors.TargetError`. Cancelling gives up.
         """
-
-        return Deferred.fromCoroutine(self._dial(host, port, connected))
+        address = literal(host)
+        if address is None:
+            return Deferred.fromCoroutine(self._dial(host, port, connected))
+        try:
+            self.policy.check(host, address, port)
+        except TargetDenied as error:
+            return fail(error)
+        now = self.reactor.seconds()
+        return self._connect(address, port, self.timeout, partial(self._made, connected, now, now))
 
     async def _dial(self, host: str, port: int, connected: ProtocolMaker) -> None:
         began = self.reactor.seconds()
         deadline = began + self.timeout
         addresses = await self._checked(host, port)
         resolved = self.reactor.seconds()
-
-        def made(where: str) -> ITcpProtocol:
-            took = resolved - began, self.reactor.seconds() - resolved
-            return connected(Dialled(where, *(round(max(0.0, each), 6) for each in took)))
-
+        made = partial(self._made, connected, began, resolved)
         for left in range(len(addresses), 0, -1):
             address = addresses[-left]
             share = (deadline - self.reactor.seconds()) / left
@@ -60,6 +64,11 @@ class Targets:
             except TargetError:
                 if left == 1:
                     raise
+
+    def _made(self, connected: ProtocolMaker, began: float, resolved: float, where: str) -> ITcpProtocol:
+        """There is a connection; the times are those of the clock."""
+        took = resolved - began, self.reactor.seconds() - resolved
+        return connected(Dialled(where, *[round(max(0.0, each), 6) for each in took]))
 
     async def _checked(self, host: str, port: int) -> list[IPAddress]:
         """The addresses of a target that may be dialled, at least one."""
@@ -83,14 +92,19 @@ class Targets:
             raise denied or TargetUnresolved(f"{host} has no address")
         return allowed
 
-    async def _connect(
+    def _connect(
         self, address: IPAddress, port: int, timeout: float, made: Callable[[str], ITcpProtocol]
-    ) -> None:
-        where = place(address, port)
-        try:
-            await self.dialOne((str(address), port), timeout, partial(made, where))
-        except OSError as error:
-            raise _targetError(where, error) from error
+    ) -> Deferred[None]:
+        host = str(address)
+        where = place(host, port)
+        return self.dialOne((host, port), timeout, partial(made, where)).addErrback(_explain, where)
+
+
+def _explain(failure: Failure, where: str) -> None:
+    error = failure.value
+    if isinstance(error, OSError):
+        raise _targetError(where, error) from error
+    failure.raiseException()
 
 
 def _targetError(place: str, error: OSError) -> TargetError:

@@ -101,10 +101,14 @@ class Connectors:
 
         :raises errors.NoSuchSession: when there is none.
         """
-        connector = self._roster.choose(uid, self._clock.seconds())
+        connector = self.find(uid)
         if connector is None:
             raise NoSuchSession(uid)
         return connector
+
+    def find(self, uid: str) -> Connector | None:
+        """The same, or `None`."""
+        return self._roster.choose(uid, self._clock.seconds())
 
     def whenConnected(self, uid: str) -> Deferred[Connector]:
         """
@@ -113,7 +117,7 @@ class Connectors:
         Fails with `errors.LimitReached` when too many wait already, and with `errors.ConnectorAway` when none will come
         because the listener stops.
         """
-        connector = self._roster.choose(uid, self._clock.seconds())
+        connector = self.find(uid)
         if connector is not None:
             return succeed(connector)
         return self._waiting.wait(uid) if self._stopping is None else fail(ConnectorAway(self._stopping))

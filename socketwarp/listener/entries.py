@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.python.failure import Failure
 
+from ..deadlines import Deadlines
 from ..errors import LimitReached, PortClosed, PortDenied, PortUnavailable, SocketwarpError, SourceDenied
 from ..interfaces import Address, ITcpProtocol
 from ..rules.policy import ANYTHING, Policy
@@ -33,6 +34,7 @@ class Lobby:
 
     :ivar count: visitors who are here.
     :ivar policy: the operator's rules, as they are now.
+    :ivar answers: how long connectors may take to say that they have dialled.
     :ivar pausedBy: says why no visitor is accepted for now; empty while they are.
     """
 
@@ -45,6 +47,11 @@ class Lobby:
     count: int = 0
     policy: Policy = ANYTHING
     pausedBy: Callable[[], str] = str
+    answers: Deadlines = attrs.field(init=False)
+
+    @answers.default
+    def _makeAnswers(self) -> Deadlines:
+        return Deadlines(self.clock, self.limits.answerSeconds)
 
     async def tryListening(self, address: str, port: int) -> None:
         """
@@ -205,6 +212,7 @@ class Entry:
             lobby.connectors,
             lobby.events,
             lobby.limits,
+            lobby.answers,
             lobby.policy,
             None if rate is None else rate.pace,
         )

@@ -294,6 +294,7 @@ class Ports:
     async def _finish(self, drain: float) -> None:
         error = PortClosed("the listener stops")
         await gatherResults([entry.finish(drain, error) for entry in self.entries()])
+        self._lobby.answers.stop()
 
     # -- leases
 

@@ -130,14 +130,17 @@ class Roster:
 
     def serving(self, uid: str) -> tuple[Connector, ...]:
         """Those that new visitors of a uid may be given to."""
-        return tuple(each for each in self._serving.get(uid, ()) if each.session.isOpen)
+        return tuple([each for each in self._serving.get(uid, ()) if each.session.isOpen])
 
     def choose(self, uid: str, now: float) -> Connector | None:
         """
         The one with the fewest visitors; of several, that which has waited longest for one. Who has fallen silent is
         chosen only when all have: its network is gone, perhaps.
         """
-        found = min(self.serving(uid), key=lambda each: (each.isSilent(now), each.visitors, each.chosen), default=None)
+        serving = self.serving(uid)
+        if len(serving) == 1:
+            return serving[0]
+        found = min(serving, key=lambda each: (each.isSilent(now), each.visitors, each.chosen), default=None)
         if found is not None:
             self._choices += 1
             found.chosen = self._choices

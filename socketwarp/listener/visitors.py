@@ -6,7 +6,8 @@ a stream, then the bridge carries it. What goes wrong on the way ends it with a 
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,8 +16,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..bridge import Bridge, Totals
+from ..deadlines import Deadlines
 from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
-from ..interfaces import Address, IStream, ITcp, ITcpProtocol
+from ..interfaces import Address, IStream, ITcpProtocol
 from ..rules.policy import ANYTHING, Policy
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
@@ -53,12 +55,20 @@ class _VisitorBridge(Bridge):
 
     def __init__(self, clock: IReactorTime, idle: float | None) -> None:
         super().__init__(clock, idle)
-        self.arrived: Deferred[ITcp] = Deferred()
+        self._arrived: Callable[[], None] | None = None
+
+    def whenArrived(self, call: Callable[[], None]) -> None:
+        """Call when the connection is there; at once if it is."""
+        if self.tcp is not None:
+            call()
+        else:
+            self._arrived = call
 
     def makeConnection(self, transport: ITransport) -> None:
-        """The connection is there; `arrived` fires with it."""
+        """The connection is there."""
         super().makeConnection(transport)
-        self.arrived.callback(ITcp(transport))
+        if self._arrived is not None and self.tcp is not None:
+            self._arrived()
 
 
 @attrs.define(eq=False)
@@ -78,10 +88,12 @@ class Visitor:
     _connectors: Connectors
     _events: Events
     _limits: Limits
+    _answers: Deadlines
     _policy: Policy = ANYTHING
     _pace: Pace | None = None
     _since: float = attrs.field(init=False)
-    _coming: Deferred[None] | None = attrs.field(default=None, init=False)
+    # Any: a connector or a stream; it is only ever given up.
+    _coming: Deferred[Any] | None = attrs.field(default=None, init=False)
     _connector: Connector | None = attrs.field(default=None, init=False)
     _joined: bool = attrs.field(default=False, init=False)
     bridge: _VisitorBridge = attrs.field(init=False)
@@ -112,53 +124,72 @@ class Visitor:
     def carry(self) -> None:
         """Find the session, open a stream, join it to the visitor."""
         if not self.bridge.ended.called:
-            self._coming = self.bridge.arrived.addCallback(self._arrived).addErrback(self._failed)
+            self.bridge.whenArrived(self._arrived)
 
-    def _arrived(self, tcp: ITcp) -> Deferred[None]:
-        return self._findConnector().addCallback(self._open, tcp)
+    def _arrived(self) -> None:
+        connector = self._connectors.find(self.spec.uid)
+        if connector is None:
+            seconds = self._limits.parkSeconds
+            away = f"no connector of {self.spec.uid} came within {seconds:g} s"
+            self._await(self._connectors.whenConnected(self.spec.uid), self._open, seconds, ConnectorAway, away)
+            return
+        try:
+            self._open(connector)
+        except Exception:
+            self._failed(Failure())
 
-    def _findConnector(self) -> Deferred[Connector]:
-        seconds = self._limits.parkSeconds
-        away = ConnectorAway(f"no connector of {self.spec.uid} came within {seconds:g} s")
-        return self._within(seconds, self._connectors.whenConnected(self.spec.uid), away)
+    def _await(
+        self,
+        waiting: Deferred[T],
+        then: Callable[[T], None],
+        seconds: float,
+        late: type[SocketwarpError],
+        text: str,
+    ) -> None:
+        """Go on with what comes of it, and fail with `late` when it takes longer."""
+        self._coming = waiting
+        if not waiting.called:  # most often there is nothing to wait for
+            waiting.addTimeout(seconds, self._clock, lambda result, seconds: Failure(late(text)))
+        waiting.addCallback(then).addErrback(self._failed)
 
-    def _open(self, connector: Connector, tcp: ITcp) -> Deferred[None]:
+    def _open(self, connector: Connector) -> None:
         self._policy.checkPort(self.spec, connector.identity.attributes)
         self._connector = connector
         connector.visitors += 1
         session = connector.session
-        seconds = self._limits.openSeconds
-        full = LimitReached(f"the connector of {self.spec.uid} took no further stream within {seconds:g} s")
         # Whatever is wrong with the wish shows before there is a stream to be ended.
         dialect = DIALECTS[session.protocol]
-        preamble = dialect.formatPreamble(self._preamble()) + self._proxyHeader(tcp)
-        opened = self._within(seconds, session.openStream(), full)
-        return opened.addCallback(self._join, dialect, preamble)
+        preamble = dialect.formatPreamble(self._preamble()) + self._proxyHeader()
+        seconds = self._limits.openSeconds
+        full = f"the connector of {self.spec.uid} took no further stream within {seconds:g} s"
+        self._await(session.openStream(), partial(self._join, dialect, preamble), seconds, LimitReached, full)
 
-    def _join(self, stream: IStream, dialect: Dialect, preamble: bytes) -> Deferred[None]:
+    def _join(self, dialect: Dialect, preamble: bytes, stream: IStream) -> None:
         stream.write(preamble)
-        seconds = self._limits.answerSeconds
-        late = TargetTimedOut(f"the connector of {self.spec.uid} didn't say within {seconds:g} s whether it dialled")
         if self._pace is not None:
             stream = PacedStream(stream, self._pace)
-        answered = self._within(seconds, self.bridge.join(stream, dialect.answerParser()), late)
-        return answered.addCallback(self._connected)
+        self._answers.begin(self, self._late)
+        answered = self.bridge.join(stream, dialect.answerParser())
+        answered.addCallback(self._connected).addErrback(self._failed)
 
-    def _within(self, seconds: float, waiting: Deferred[T], error: SocketwarpError) -> Deferred[T]:
-        """Have it fail with the error when it takes longer; no timer for what is there already."""
-        return waiting if waiting.called else waiting.addTimeout(seconds, self._clock, _inTime(error))
+    def _late(self) -> None:
+        seconds = self._answers.seconds
+        self.refuse(
+            TargetTimedOut(f"the connector of {self.spec.uid} didn't say within {seconds:g} s whether it dialled")
+        )
 
     def _connected(self, dialled: Dialled) -> None:
         self._joined = True
+        self._answers.end(self)
         self._events.emit("visitor.connected", dialled=dialled.address or None, **self._who())
 
     def _preamble(self) -> Preamble:
         return Preamble(self.connectionId, self.spec.dialHost, self.spec.targetPort, self.address, self.spec.port)
 
-    def _proxyHeader(self, tcp: ITcp) -> bytes:
+    def _proxyHeader(self) -> bytes:
         """The first of the visitor's bytes, if its target wants to know where it comes from."""
-        version = self.spec.options.proxyProtocol
-        return b"" if version is None else formatProxyHeader(version, self.address, tcp.localAddress())
+        version, tcp = self.spec.options.proxyProtocol, self.bridge.tcp
+        return b"" if version is None or tcp is None else formatProxyHeader(version, self.address, tcp.localAddress())
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
@@ -180,6 +211,7 @@ class Visitor:
         if self._connector is not None:
             self._connectors.left(self._connector)
         if not self._joined:
+            self._answers.end(self)
             self._events.emit("visitor.refused", code=totals.ending, reason=str(totals.error), **self._who())
             return
         self._events.emit(
@@ -200,12 +232,3 @@ class Visitor:
             "uid": self.spec.uid,
             "session": self.sessionId,
         }
-
-
-def _inTime(error: SocketwarpError) -> Callable[[object, float], Failure]:
-    """What `Deferred.addTimeout` answers when it was too late: the error, unless somebody else cancelled."""
-
-    def late(result: object, seconds: float) -> Failure:
-        return Failure(error)
-
-    return late

@@ -7,7 +7,7 @@ from errno import EALREADY, EINPROGRESS, ETIMEDOUT
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -43,11 +43,7 @@ def dialSocket(poll: IPoll, clock: IReactorTime, address: Address, timeout: floa
     :return: fires with the connected socket, which doesn't block, is watched by nobody and is the caller's.
     """
 
-    def take(connection: socket.socket) -> socket.socket:
-        poll.forget(connection.fileno())
-        return connection
-
-    return _attempt(poll, clock, address, timeout, take)
+    return _attempt(poll, clock, address, timeout, lambda connection: connection)
 
 
 def _attempt(
@@ -59,8 +55,8 @@ def _attempt(
         return fail(error)
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    attempt = _Attempt(poll, clock, connection, timeout, take)
-    attempt.begin(address)
+    attempt = _Attempt(poll, connection, take)
+    attempt.begin(address, clock, timeout)
     return attempt.done
 
 
@@ -68,29 +64,24 @@ def _attempt(
 class _Attempt(Generic[T]):
     """A connection that is being made."""
 
-    def __init__(
-        self,
-        poll: IPoll,
-        clock: IReactorTime,
-        connection: socket.socket,
-        timeout: float,
-        take: Callable[[socket.socket], T],
-    ) -> None:
+    def __init__(self, poll: IPoll, connection: socket.socket, take: Callable[[socket.socket], T]) -> None:
         """:param take: is given the socket once it is connected; what it returns is the result."""
-        self.done: Deferred[T] = Deferred(lambda _: self._close())
+        self.done: Deferred[T] = Deferred(self._cancelled)
         self._poll = poll
         self._socket = connection
         self._take = take
-        self._timer = clock.callLater(timeout, self._fail, ETIMEDOUT)
+        self._timer: IDelayedCall | None = None
 
-    def begin(self, address: Address) -> None:
+    def begin(self, address: Address, clock: IReactorTime, timeout: float) -> None:
         """Connect; the kernel says later, or at once, how it went."""
-        self._poll.watch(self._socket.fileno(), self, WRITABLE)
         error = self._socket.connect_ex(address)
         if error == EINPROGRESS:
             error = self._socket.connect_ex(address)  # within one host, the handshake is over by now
         if error != EALREADY:
             self._decide(error)
+            return
+        self._poll.watch(self._socket.fileno(), self, WRITABLE)
+        self._timer = clock.callLater(timeout, self._fail, ETIMEDOUT)
 
     def ready(self, events: int) -> None:
         """See `ISocketEvents`: connected, or not."""
@@ -102,13 +93,13 @@ class _Attempt(Generic[T]):
         if error:
             self._fail(error)
             return
+        self._stop()
         try:
             result = self._take(self._socket)
         except Exception:
-            self._close()
+            self._socket.close()
             self.done.errback()
             return
-        self._timer.cancel()
         self.done.callback(result)
 
     def failed(self, reason: Failure) -> None:
@@ -118,8 +109,17 @@ class _Attempt(Generic[T]):
         self._close()
         self.done.errback(OSError(error, os.strerror(error)))
 
+    def _cancelled(self, done: Deferred[T]) -> None:
+        self._close()
+
     def _close(self) -> None:
-        if self._timer.active():
-            self._timer.cancel()
-        self._poll.forget(self._socket.fileno())
+        self._stop()
         self._socket.close()
+
+    def _stop(self) -> None:
+        """Watch it no more, if it had to be watched."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            self._poll.forget(self._socket.fileno())
+            if timer.active():
+                timer.cancel()
