@@ -8,9 +8,8 @@ Twisted's: each side is the other's push producer.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
@@ -43,8 +42,7 @@ REFUSAL = 5.0
 T = TypeVar("T")
 
 
-@attrs.frozen
-class Totals:
+class Totals(NamedTuple):
     """
     What passed a bridge, told when it is over.
 
@@ -109,11 +107,6 @@ class Bridge:
         self._stream = stream
         self._startToStream()
         return self._receiver.begin(stream, parser, self._tcp)
-
-    @property
-    def tcp(self) -> ITcp | None:
-        """The TCP side, once it is there; it may have ended since."""
-        return self._tcp
 
     @property
     def carried(self) -> tuple[int, int]:
@@ -207,7 +200,7 @@ class Bridge:
             return
         self._tcp.resumeProducing()
         if self._idle is not None:
-            self._idleWatch = IdleWatch(self._clock, self._idle, self._moved, self._isIdle)
+            self._idleWatch = IdleWatch(self._clock, self._idle, lambda: sum(self.carried), self._isIdle)
         if self._streamShut:
             return
         self._stream.registerProducer(self._tcp, True)
@@ -278,6 +271,8 @@ class Bridge:
             self._clearDeadline()
             if self._idleWatch is not None:
                 self._idleWatch.stop()
+            self._tcp = self._stream = None
+            self._receiver.release()
             self.ended.callback(Totals(self._toStream, self._receiver.count, self._error))
 
     # Time.
@@ -289,9 +284,6 @@ class Bridge:
     def _clearDeadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-
-    def _moved(self) -> int:
-        return sum(self.carried)
 
     def _isIdle(self) -> None:
         self.abort(ConnectionIdle(f"no byte passed for {self._idle:g} s"))
@@ -309,7 +301,7 @@ class _Receiver:
     def __init__(self, bridge: Bridge) -> None:
         self.count = 0
         self.atEnd = False
-        self._bridge = bridge
+        self._bridge: Bridge | None = bridge  # until it is over
         self._stream: IStream | None = None
         self._tcp: ITcp | None = None  # set once bytes may flow
         self._early: list[Piece] = []
@@ -352,6 +344,10 @@ class _Receiver:
         if parsed is not None:
             parsed.errback(error)
 
+    def release(self) -> None:
+        """The bridge is over: hear nothing more, and leave no cycle for the collector, which is slower."""
+        self._tcp = self._stream = self._bridge = None
+
     def piecesReceived(self, pieces: list[Piece]) -> None:
         """Bytes from the stream."""
         if self._tcp is not None:
@@ -363,22 +359,24 @@ class _Receiver:
             self._early += pieces
 
     def _parse(self, parser: Parser[Any], pieces: list[Piece]) -> None:
+        bridge = self._bridge
+        assert bridge is not None  # else there is no parser any more
         try:
             taken = parser.feed(pieces)
         except SocketwarpError as error:
-            self._bridge.abort(error)
+            bridge.abort(error)
             return
         if taken is not None:
             result, self._early = taken
             parsed, self._parser, self._parsed = self._parsed, None, None
-            self._bridge.startToTcp()
+            bridge.startToTcp()
             if parsed is not None:
                 parsed.callback(result)
 
     def readConnectionLost(self) -> None:
         """The stream's FIN: TCP's, after all bytes."""
         self.atEnd = True
-        if self._parser is not None:
+        if self._bridge is not None and self._parser is not None:
             self._bridge.abort(MalformedPreamble("the stream ended before its preamble or answer was complete"))
         elif self._tcp is not None:
             self._shut(self._tcp)
@@ -386,12 +384,15 @@ class _Receiver:
     def _shut(self, tcp: ITcp) -> None:
         tcp.unregisterProducer()
         tcp.loseWriteConnection()
-        self._bridge.lingerIfDone()
+        if self._bridge is not None:
+            self._bridge.lingerIfDone()
 
     def writeConnectionLost(self, errorCode: int) -> None:
         """The peer reads no more."""
-        self._bridge.streamStopped(errorCode)
+        if self._bridge is not None:
+            self._bridge.streamStopped(errorCode)
 
     def connectionLost(self, reason: Failure) -> None:
         """The stream is over."""
-        self._bridge.streamLost(reason)
+        if self._bridge is not None:
+            self._bridge.streamLost(reason)

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from ..bridge import Bridge, Totals
 from ..deadlines import Deadlines
 from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
-from ..interfaces import Address, IStream, ITcpProtocol
+from ..interfaces import Address, IStream, ITcp, ITcpProtocol
 from ..rules.policy import ANYTHING, Policy
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
@@ -57,6 +57,11 @@ class _VisitorBridge(Bridge):
         super().__init__(clock, idle)
         self._arrived: Callable[[], None] | None = None
 
+    @property
+    def tcp(self) -> ITcp | None:
+        """The TCP side, from when it is there to the bridge's end."""
+        return self._tcp
+
     def whenArrived(self, call: Callable[[], None]) -> None:
         """Call when the connection is there; at once if it is."""
         if self.tcp is not None:
@@ -67,8 +72,9 @@ class _VisitorBridge(Bridge):
     def makeConnection(self, transport: ITransport) -> None:
         """The connection is there."""
         super().makeConnection(transport)
-        if self._arrived is not None and self.tcp is not None:
-            self._arrived()
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None and self.tcp is not None:
+            arrived()
 
 
 @attrs.define(eq=False)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -113,12 +113,13 @@ class Stream:
 
     def pauseProducing(self) -> None:
         """Deliver nothing; the peer may send until its window is full."""
-        self._session.streams.pause(self._state, True)
         self._isPaused = True
+        if not self._isOver:
+            self._session.streams.pause(self._state, True)
 
     def resumeProducing(self) -> None:
         """Go on."""
-        if self._isPaused:
+        if self._isPaused and not self._isOver:
             self._isPaused = False
             self._session.streams.pause(self._state, False)
             self._session.streams.touched[self._state] = None
@@ -139,34 +140,40 @@ class Stream:
         if self._lost is not None:
             self._session.later(receiver.connectionLost, self._lost)
             return
+        if self._isOver:
+            return
         self._receiver = receiver
-        self._session.streams.pause(self._state, self._isPaused)
-        self._session.streams.touched[self._state] = None
-        self._session.schedule()
+        state = self._state
+        self._session.streams.pause(state, self._isPaused)
+        if state.receiving.highest or state.receiving.finalSize is not None or state.stopCode is not None:
+            self._session.streams.touched[state] = None  # something has come already
+            self._session.schedule()
 
     def update(self) -> None:
         """Something has come in: deliver it."""
-        receiver, receiving = self._receiver, self._state.receiving
+        receiver = self._receiver
         if receiver is None or self._isOver:
             return
+        state = self._state
+        receiving = state.receiving
         if receiving.pieces and not self._isPaused and not self._isReadEnded:
             size = sum([len(piece) for piece in receiving.pieces])
             receiver.piecesReceived(receiving.take())
-            self._session.streams.onConsumed(self._state, size)
+            self._session.streams.onConsumed(state, size)
         if self._isOver:
             return  # by what the receiver did
-        if self._state.stopCode is not None and not self._isWriteStopped:
+        if state.stopCode is not None and not self._isWriteStopped:
             self._isWriteStopped = True
             self._dropProducer()
-            receiver.writeConnectionLost(self._state.stopCode)
-        if receiving.resetCode is not None and not self._isReadEnded:
-            self._session.streams.reset(self._state, Code.ABORTED)
+            receiver.writeConnectionLost(state.stopCode)
+        if receiving.resetCode is not None and not self._isReadEnded and not self._isOver:
+            self._session.streams.reset(state, Code.ABORTED)
             self._fail(Failure(StreamReset(receiving.resetCode)))
         elif receiving.isFinished and not receiving.pieces and not self._isReadEnded and not self._isOver:
             self._isReadEnded = True
             receiver.readConnectionLost()
-        if self._isReadEnded and not self._state.sending.isWritable:
-            self._finish()
+        if self._isReadEnded and not self._isOver and state.sending.isFinished:
+            self._fail(connectionDone)
 
     @property
     def _lowWatermark(self) -> int:
@@ -176,8 +183,8 @@ class Stream:
         """Bytes were sent: resume the producer when few are left."""
         if (
             self._isProducerPaused
-            and self._state.sending.unsentBytes <= self._lowWatermark
             and self._producer is not None
+            and self._state.sending.unsentBytes <= self._lowWatermark
         ):
             self._isProducerPaused = False
             self._producer.resumeProducing()
@@ -186,10 +193,6 @@ class Stream:
         """The session has ended."""
         if not self._isOver:
             self._fail(Failure(error))
-
-    def _finish(self) -> None:
-        if not self._isOver and self._state.sending.isFinished:
-            self._fail(Failure(ConnectionDone()))
 
     def _fail(self, reason: Failure) -> None:
         self._lost = reason
@@ -207,3 +210,4 @@ class Stream:
     def _end(self) -> None:
         self._isOver = True
         self._producer = self._receiver = None
+        del self._state  # which has this stream as its owner: no cycle is left for the collector

@@ -300,8 +300,9 @@ class Streams:
 
     def _hold(self, state: StreamState) -> None:
         held = state.receiving.highest - state.consumed if state.isPaused else 0
-        self._held += held - state.held
-        state.held = held
+        if held != state.held:
+            self._held += held - state.held
+            state.held = held
         if self._credit - self.maxData >= self._window.size // 2:
             self.maxDataDue = True
 

@@ -139,8 +139,8 @@ class TcpTransport:
             self._protocol.dataReceived(data)
         else:
             self._isAtEnd = True
-            self._watch()
             self._protocol.readConnectionLost()
+            self._watch()  # unless that was the connection's end
 
     # Writing
 
@@ -254,6 +254,7 @@ class TcpTransport:
         self._queue.clear()
         self._producer = None
         self._protocol.connectionLost(reason)
+        del self._protocol  # no cycle is left for the collector, nor is anybody told any more
 
     def _watch(self) -> None:
         """Tell the kernel what to tell us, if that has changed."""

@@ -29,6 +29,8 @@ class Cutter:
 
     def cut(self, size: int, pieces: Sequence[Piece]) -> tuple[bytes, list[Piece]] | None:
         """The first `size` bytes of all pieces so far, and the pieces behind them; `None` while there are fewer."""
+        if pieces and not self._held and len(pieces[0]) >= size:  # as it is nearly always
+            return bytes(pieces[0][:size]), [rest for rest in (pieces[0][size:], *pieces[1:]) if rest]
         for index, piece in enumerate(pieces):
             missing = size - len(self._held)
             if len(piece) >= missing:

@@ -27,6 +27,15 @@ def encode(document: dict[str, object]) -> bytes:
     return _ENCODER.encode({name: value for name, value in document.items() if value is not None}).encode()
 
 
+def _decode(text: str) -> object:
+    """One JSON value; the usual one, without spaces around it, isn't searched for them."""
+    try:
+        document, end = _DECODER.raw_decode(text)
+    except ValueError:
+        end = -1
+    return document if end == len(text) else _DECODER.decode(text)
+
+
 def clean(text: str) -> str:
     """`text` fit for a log line: one line, nothing that moves a cursor, at most `TEXT_LIMIT` characters."""
     return "".join(character if character.isprintable() else "?" for character in text[:TEXT_LIMIT])
@@ -50,7 +59,7 @@ class Document:
         """
         self._error = error
         try:
-            document = _DECODER.decode(encoded.decode())
+            document = _decode(encoded.decode())
         except (ValueError, RecursionError):
             raise error("not JSON in UTF-8") from None
         if not isinstance(document, dict):

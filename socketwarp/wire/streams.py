@@ -6,9 +6,7 @@ The listener says where the stream should go and for whom; the connector answers
 
 from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Generic, TypeVar
-
-import attrs
+from typing import Generic, NamedTuple, TypeVar
 
 from ..errors import (
     LimitReached,
@@ -40,8 +38,7 @@ REFUSALS: dict[str, type[SocketwarpError]] = {
 T = TypeVar("T")
 
 
-@attrs.frozen
-class Dialled:
+class Dialled(NamedTuple):
     """
     The connector's good news: it has a connection to the target.
 

@@ -115,7 +115,7 @@ class SendBufferMachine(RuleBasedStateMachine):
             assert not buffer.isFinished
             return
         inFlight = sum(len(segment.data) for flight in self.flights for segment in flight.segments)
-        lost = sum(len(segment.data) for segment in buffer._lost)
+        lost = sum(len(segment.data) for segment in buffer._lost or ())
         assert buffer.unacknowledged == inFlight + lost
         assert buffer.acknowledged == len(self.acknowledged)
         assert buffer.sent == buffer.acknowledged + buffer.unacknowledged
