@@ -95,8 +95,10 @@ class Poll:
         self._isTelling = False
         ends, self._ends = self._ends, []
         for call in ends:
-            with self._log.failuresHandled("what follows sockets' events failed"):
+            try:
                 call()
+            except Exception:
+                self._log.failure("what follows sockets' events failed")
 
     def _fail(self, owner: ISocketEvents, reason: Failure) -> None:
         """Nothing may pass: the reactor would drop the set, and with it every socket of the process."""

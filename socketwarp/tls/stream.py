@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -216,7 +216,7 @@ class Stream:
 
     def finished(self) -> None:
         """Both directions have ended on the lane, and all of ours has gone."""
-        self._fail(Failure(ConnectionDone()))
+        self._fail(connectionDone)
 
     def sessionLost(self, error: SessionLost) -> None:
         """The session has ended."""
