@@ -107,7 +107,7 @@ class EndingsTests(TunnelTests):
     def test_aVisitorsRstReachesTheTargetAsRst(self) -> None:
         reset(self.visitor)
         self.assertEqual("reset", readToEnd(self.target))
-        self.connector.waitFor("connection 1-1", "stream-reset")
+        self.connector.waitFor("connection 1-1", "the other end's connection broke")
 
     def test_aTargetsRstReachesTheVisitorAsRst(self) -> None:
         reset(self.target)
