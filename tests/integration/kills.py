@@ -139,8 +139,10 @@ class KillCase(TunnelCase):
         self.addCleanup(targets.shutdown)
         self.target: Address = ("127.0.0.1", targets.server_address[1])
         ports: set[int] = set()
-        while len(ports) < PORTS:
+        while len(ports) < PORTS + 2:
             ports.add(freePort())
+        # Those of the listener itself, too: nobody must get one while it is down.
+        self.environment |= {"SWL_PORT": str(ports.pop()), "APIS_PORT": str(ports.pop())}
         self.wishes: dict[int, list[Wish]] = {port: [None] for port in ports}
         self.carried = 0
         self.startBoth()
