@@ -1,13 +1,13 @@
 """One QUIC stream as a Twisted transport: consumer, push producer, half-close, abort (`IStream`)."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Protocol
 
-from twisted.internet.interfaces import IProducer, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..consumer import Consumer
 from ..errors import Code, SessionLost, StreamReset
 from ..interfaces import IStream, IStreamReceiver, Piece
 from .streams import Streams, StreamState
@@ -32,28 +32,22 @@ class Turns(Protocol):
 
 
 @implementer(IStream)
-class Stream:
+class Stream(Consumer):
     """See `IStream`. Made by a `session.Session`, which calls `update` and `sessionLost`."""
 
     def __init__(self, session: Turns, state: StreamState) -> None:
+        super().__init__()
         self.streamId = state.streamId
         self._session = session
         self._state = state
         self._receiver: IStreamReceiver | None = None
-        self._producer: IPushProducer | None = None
         self._lost: Failure | None = None
         self._isPaused = False
-        self._isProducerPaused = False
         self._isReadEnded = False
         self._isWriteStopped = False
-        self._isOver = False
         state.owner = self
 
     # IConsumer, and what a transport has besides
-
-    def write(self, data: bytes) -> None:
-        """Queue bytes for sending."""
-        self.writeSequence((data,))
 
     def writeSequence(self, pieces: Sequence[Piece]) -> None:
         """See `IStream`."""
@@ -64,30 +58,8 @@ class Stream:
             sending.write(piece)
         self._queue()
         high = 1 if self._session.streams.isMemoryShort else HIGH_WATERMARK
-        if sending.unsentBytes >= high and self._producer is not None and not self._isProducerPaused:
-            self._isProducerPaused = True
-            self._producer.pauseProducing()
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """
-        See `IConsumer`; push producers only.
-
-        :raises RuntimeError: there is one already.
-        :raises ValueError: `streaming` is false.
-        """
-        if self._producer is not None:
-            raise RuntimeError("a producer is registered already")
-        if not streaming:
-            raise ValueError("a stream takes push producers only")
-        if self._isOver:
-            producer.stopProducing()
-        else:
-            self._producer = cast(IPushProducer, producer)
-            self._isProducerPaused = False
-
-    def unregisterProducer(self) -> None:
-        """See `IConsumer`."""
-        self._producer = None
+        if sending.unsentBytes >= high:
+            self._pauseProducer()
 
     def loseWriteConnection(self) -> None:
         """See `IStream`."""
@@ -181,13 +153,8 @@ class Stream:
 
     def drained(self) -> None:
         """Bytes were sent: resume the producer when few are left."""
-        if (
-            self._isProducerPaused
-            and self._producer is not None
-            and self._state.sending.unsentBytes <= self._lowWatermark
-        ):
-            self._isProducerPaused = False
-            self._producer.resumeProducing()
+        if self._isProducerPaused and self._state.sending.unsentBytes <= self._lowWatermark:
+            self._resumeProducer()
 
     def sessionLost(self, error: SessionLost) -> None:
         """The session has ended."""
@@ -200,12 +167,6 @@ class Stream:
         self._end()
         if receiver is not None:
             receiver.connectionLost(reason)
-
-    def _dropProducer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None and self._isProducerPaused:
-            self._isProducerPaused = False
-            producer.resumeProducing()
 
     def _end(self) -> None:
         self._isOver = True

@@ -1,13 +1,13 @@
 """One stream on its lane, as a Twisted transport: consumer, push producer, half-close, abort (`IStream`)."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Protocol
 
-from twisted.internet.interfaces import IProducer, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..consumer import Consumer
 from ..errors import Code, SessionLost, StreamReset
 from ..interfaces import IStream, IStreamReceiver, Piece
 from .frames import Kind
@@ -53,7 +53,7 @@ class Carrier(Protocol):
 
 
 @implementer(IStream)
-class Stream:
+class Stream(Consumer):
     """
     See `IStream`. Made by a `lane.Lane`, which calls what is under *From the lane*.
 
@@ -61,28 +61,22 @@ class Stream:
         once both have, whatever the receiver knows by then.
     """
 
-    __slots__ = ("_isOver", "_isPaused", "_isProducerPaused", "_isReadEnded", "_isWriteStopped", "_lane", "_lost",
-                 "_producer", "_receiver", "isRead", "isWritten", "streamId")  # fmt: skip
+    __slots__ = ("_isPaused", "_isReadEnded", "_isWriteStopped", "_lane", "_lost", "_receiver", "isRead", "isWritten",
+                 "streamId")  # fmt: skip
 
     def __init__(self, lane: Carrier, streamId: int) -> None:
+        super().__init__()
         self.streamId = streamId
         self.isWritten = False
         self.isRead = False
         self._lane = lane
         self._receiver: IStreamReceiver | None = None
-        self._producer: IPushProducer | None = None
         self._lost: Failure | None = None
         self._isPaused = False
-        self._isProducerPaused = False
         self._isReadEnded = False  # the receiver has had FIN, or wants no more
         self._isWriteStopped = False
-        self._isOver = False  # the receiver gets no more calls
 
     # IConsumer, and what a transport has besides
-
-    def write(self, data: bytes) -> None:
-        """Queue bytes for sending."""
-        self.writeSequence((data,))
 
     def writeSequence(self, pieces: Sequence[Piece]) -> None:
         """See `IStream`."""
@@ -93,30 +87,8 @@ class Stream:
             return
         self._lane.sendData(present)
         high = 1 if self._lane.isMemoryShort else HIGH_WATERMARK
-        if self._producer is not None and not self._isProducerPaused and self._lane.queued >= high:
-            self._isProducerPaused = True
-            self._producer.pauseProducing()
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """
-        See `IConsumer`; push producers only.
-
-        :raises RuntimeError: there is one already.
-        :raises ValueError: `streaming` is false.
-        """
-        if self._producer is not None:
-            raise RuntimeError("a producer is registered already")
-        if not streaming:
-            raise ValueError("a stream takes push producers only")
-        if self._isOver:
-            producer.stopProducing()
-        else:
-            self._producer = cast(IPushProducer, producer)
-            self._isProducerPaused = False
-
-    def unregisterProducer(self) -> None:
-        """See `IConsumer`."""
-        self._producer = None
+        if self._producer is not None and self._lane.queued >= high:
+            self._pauseProducer()
 
     def loseWriteConnection(self) -> None:
         """See `IStream`."""
@@ -210,9 +182,7 @@ class Stream:
 
     def drained(self) -> None:
         """Nothing waits for the kernel any more."""
-        if self._isProducerPaused and self._producer is not None:
-            self._isProducerPaused = False
-            self._producer.resumeProducing()
+        self._resumeProducer()
 
     def finished(self) -> None:
         """Both directions have ended on the lane, and all of ours has gone."""
@@ -234,12 +204,6 @@ class Stream:
         self._end()
         if receiver is not None:
             receiver.connectionLost(reason)
-
-    def _dropProducer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None and self._isProducerPaused:
-            self._isProducerPaused = False
-            producer.resumeProducing()
 
     def _end(self) -> None:
         self._isOver = True
