@@ -26,13 +26,17 @@ def _number(low: float, high: float) -> Any:  # Any: attrs' validators are not t
 
     def check(instance: object, attribute: "attrs.Attribute[Any]", value: float) -> None:  # Any: as above
         if not (math.isfinite(value) and low <= value <= high):
-            raise ValueError(f"{attribute.name} must be from {low:g} to {high:g}, and is {value:g}")
+            raise ValueError(f"{attribute.name} must be from {low:.16g} to {high:.16g}, and is {value:.16g}")
 
     return check
 
 
-def _address(instance: object, attribute: object, value: str) -> None:
-    ip_address(value)  # a name would be looked up, and block the process, when the port is bound
+def _address(value: str) -> str:
+    """As `ipaddress` writes it, so that rules and wishes that mean the same address have the same text."""
+    try:
+        return str(ip_address(value))
+    except ValueError:  # a name would be looked up, and block the process, when the port is bound
+        raise ValueError(f"bindAddress must be an IP address, and is {value!r}") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -105,7 +109,7 @@ class PortSpec:
     uid: str
     targetHost: str
     targetPort: int = attrs.field(validator=_number(1, 65535))
-    bindAddress: str = attrs.field(default="0.0.0.0", validator=_address)
+    bindAddress: str = attrs.field(default="0.0.0.0", converter=_address)
     limits: PortLimits = PortLimits()
     options: PortOptions = PortOptions()
 

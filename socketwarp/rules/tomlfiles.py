@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, NewType, TypeVar, get_args, get_origin
 
@@ -20,6 +20,8 @@ T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 #: A network, or a pattern of host names; see `settings.TargetRule`.
 TargetHost = NewType("TargetHost", Any)  # type: ignore[valid-newtype]  # a union can't be one
+#: An IP address, written as `ipaddress` writes it: there is one way only.
+AddressText = NewType("AddressText", str)
 
 
 def loadToml(setting: str, path: Path, read: Callable[[str], T]) -> T:
@@ -91,6 +93,10 @@ def _network(value: object, _: object) -> Network:
     return ip_network(_text(value, None))
 
 
+def _address(value: object, _: object) -> AddressText:
+    return AddressText(str(ip_address(_text(value, None))))
+
+
 def _targetHost(value: object, _: object) -> Network | str:
     rules = parseTargetRules(_text(value, None))
     if len(rules) != 1 or rules[0].ports != ANY_PORT:
@@ -111,7 +117,13 @@ def _isTuple(kind: Any) -> bool:  # Any: a type, or a form of typing's
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
-for _kind, _hook in ((str, _text), (float, _number), (PortRange, _portRange), (TargetHost, _targetHost)):
+for _kind, _hook in (
+    (str, _text),
+    (float, _number),
+    (PortRange, _portRange),
+    (AddressText, _address),
+    (TargetHost, _targetHost),
+):
     _converter.register_structure_hook(_kind, _hook)
 _converter.register_structure_hook_func(lambda kind: kind == Network, _network)
 _converter.register_structure_hook_func(_isTuple, _list)

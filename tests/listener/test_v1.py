@@ -191,7 +191,8 @@ class PortTests(V1TestCase):
             ({"uid": ""}, "uid"),
             ({"target_port": 0}, "target_port"),
             ({"target_port": "80"}, "target_port"),
-            ({"bind_address": "localhost"}, "localhost"),
+            ({"bind_address": "localhost"}, "bind_address must be an IP address, and is 'localhost'"),
+            ({"limits": {"expires": 1e13}}, "expires must be from 0 to 1000000000000, and is 10000000000000"),
             ({"limits": {"sources": "10.0.0.0/8"}}, "sources"),
             ({"limits": {"sources": ["10.0.0.1/8"]}}, "sources"),
             ({"limits": {"idle_seconds": 0}}, "idle_seconds"),
@@ -206,6 +207,11 @@ class PortTests(V1TestCase):
             self.assertEqual((400, "bad-request"), (status, problem["code"]), changed)
             self.assertIn(name, problem["detail"], changed)
         self.assertEqual([], self.rig.ports.specs())
+
+    def test_anAddressIsWrittenInOneWay(self) -> None:
+        self.put(18080, bind_address="0:0:0:0:0:0:0:1")
+        status, same = self.put(18080, bind_address="::1")
+        self.assertEqual((200, "::1"), (status, same["bind_address"]))
 
     def test_whatHasChangedSinceIsNotChanged(self) -> None:
         self.put()

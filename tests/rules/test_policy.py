@@ -33,6 +33,10 @@ class PortRuleTests(SynchronousTestCase):
         for changed in ({"uid": "home-1"}, {"port": 18100}, {"bindAddress": "127.0.0.1"}, {"uid": "Office-1"}):
             self.assertFalse(self.allows(rules, **changed), changed)
 
+    def test_anAddressHasManyNames(self) -> None:
+        self.assertTrue(self.allows("[[port]]\nbind = ['0:0:0:0:0:0:0:1']", bindAddress="::1"))
+        self.assertTrue(self.allows("[[port]]\nbind = ['::1']", bindAddress="0:0::0:1"))
+
     def test_attributesAreTheVerifiers(self) -> None:
         rules = "[[port]]\nattributes = {site = 'berlin', level = 2}"
         self.assertTrue(self.allows(rules, {"site": "berlin", "level": 2, "more": None}))
@@ -79,7 +83,7 @@ class VisitorRuleTests(SynchronousTestCase):
     def test_aRateSaysWhatItIs(self) -> None:
         (rate,) = parsePolicy("[[rate]]\nconnections_per_second = 2\nbytes_per_second = 1_000_000").rate
         self.assertEqual(
-            "2 connections a second and 1e+06 bytes a second, of all visitors together",
+            "2 connections a second and 1000000 bytes a second, of all visitors together",
             str(rate),
         )
 
@@ -96,7 +100,10 @@ class FileTests(SynchronousTestCase):
             ("[[port]]\nports = ['x']", "'x'"),
             ("[[port]]\nports = [80]", "text"),
             ("[[port]]\nports = ['80,81']", "a range of ports"),
-            ("[[port]]\nbind = ['localhost']", "localhost"),
+            (
+                "[[port]]\nbind = ['::1', 'localhost']",
+                "localhost' does not appear to be an IPv4 or IPv6 address @ $.port[0].bind[1]",
+            ),
             ("[[visitor]]\nsources = ['10.0.0.1/8']", "host bits"),
             ("[[rate]]\nports = ['80']", "connections_per_second"),
             ("[[rate]]\nbytes_per_second = 9\nburst = 1", "connections_per_second"),

@@ -115,7 +115,7 @@ class Call:
         if text is None:
             return None
         if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII) or float(text) > highest:
-            raise BadRequest(f"{name}: a number of seconds from 0 to {highest:g} is needed")
+            raise BadRequest(f"{name}: a number of seconds from 0 to {highest:.16g} is needed")
         return float(text)
 
     def number(self, name: str, highest: int) -> int | None:

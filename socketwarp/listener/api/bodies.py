@@ -71,13 +71,13 @@ def _port(value: object, _: object) -> PortNumber:
 
 def _drain(value: Any, _: object) -> Drain:  # Any: whatever JSON holds
     if type(value) not in (int, float) or not 0 <= value <= LONGEST_DRAIN:
-        raise ValueError(f"a number of seconds from 0 to {LONGEST_DRAIN:g} is needed")
+        raise ValueError(f"a number of seconds from 0 to {LONGEST_DRAIN:.16g} is needed")
     return Drain(value)
 
 
 def _patience(value: Any, _: object) -> PatienceSeconds:  # Any: as above
     if type(value) not in (int, float) or not 0 < value <= LONGEST_PATIENCE:
-        raise ValueError(f"a number of seconds above 0, up to {LONGEST_PATIENCE:g}, is needed")
+        raise ValueError(f"a number of seconds above 0, up to {LONGEST_PATIENCE:.16g}, is needed")
     return PatienceSeconds(value)
 
 
@@ -253,4 +253,4 @@ def _explain(error: BaseException, _: type | None) -> str:
         case cattrs.ForbiddenExtraKeysError():
             return f"unknown fields: {', '.join(sorted(error.extra_fields))}"
         case _:
-            return snake(str(error)) if re.match("[a-z]+[A-Z]", str(error)) else str(error)
+            return re.sub("^[a-z]+[A-Z][A-Za-z]*", lambda name: snake(name[0]), str(error))
