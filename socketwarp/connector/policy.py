@@ -38,13 +38,13 @@ _LAST_32_BITS = tuple(
     for network in (
         "::/96",  # IPv4-compatible, RFC 4291 §2.5.5.1
         "64:ff9b::/96",  # NAT64, RFC 6052 §2.1
-        "64:ff9b:1::/48",  # NAT64 for local use, RFC 8215
         "::ffff:0:0:0/96",  # IPv4-translated, RFC 2765 §2.1
     )
 )
 #: Characters of a rule that a refusal names: its text has to fit an answer (docs/protocol.rst).
 RULE_SHOWN = 200
-_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215
+_NO_HOST = IPv4Network("0.0.0.0/8")
 _ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214 §6.1, bits 64 to 95
 
 
@@ -71,10 +71,18 @@ def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
     ):
         yield last
     if address in _LOCAL_NAT64:
-        # RFC 6052 §2.2: a prefix of 48, 56 or 64 bits, then the address, but for the eighth byte, which is none of it.
-        octets = address.packed
-        for begin in (6, 7, 8):
-            yield IPv4Address((octets[begin:8] + octets[9:])[:4])
+        yield from _translated(address.packed)
+
+
+def _translated(octets: bytes) -> Iterator[IPv4Address]:
+    """
+    What a NAT64 for local use may make of an address (RFC 6052 §2.2): its prefix has 96 bits, or 48, 56 or 64, and then
+    the eighth byte is none of the IPv4 address. Only its operator knows which; read by another, it begins with zeros,
+    and is no host's, unless it happens to be one's as well.
+    """
+    for packed in (octets[12:], *((octets[begin:8] + octets[9:])[:4] for begin in (6, 7, 8))):
+        if (inner := IPv4Address(packed)) not in _NO_HOST:
+            yield inner
 
 
 @attrs.frozen

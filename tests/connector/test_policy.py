@@ -66,7 +66,14 @@ class WithoutRules(PolicyTests):
     def test_disguises(self) -> None:
         """An IPv4 address inside an IPv6 one is looked at, too."""
         for address in DISGUISES:
-            self.assertFalse(self.allows("", address, address), address)
+            self.assertIn("about 169.254.0.0/16", self.reason("", address, address))
+
+    def test_gatewaysToOrdinaryTargets(self) -> None:
+        """Whatever the length of their prefix (RFC 6052 §2.4)."""
+        for address in ("64:ff9b::192.0.2.33", "64:ff9b:1::192.0.2.33", "64:ff9b:1:c000:2:2100::",
+                        "64:ff9b:1:c0:0:221::", "64:ff9b:1:0:c0:2:2100:0"):  # fmt: skip
+            self.assertTrue(self.allows("", address, address), address)
+            self.assertIn(ip_address("192.0.2.33"), forms(ip_address(address)))
 
     def test_theReasonNamesTheTarget(self) -> None:
         """As it was asked for, as it resolved, and why."""
@@ -162,6 +169,7 @@ class WithRules(PolicyTests):
             self.assertTrue(self.allows(rule, METADATA, METADATA), rule)
             self.assertTrue(self.allows(rule, METADATA, f"::ffff:{METADATA}"), rule)
         self.assertFalse(self.allows("169.254.169.254:81", METADATA, METADATA))
+        self.assertFalse(self.allows("169.254.169.254:81 0.0.0.0/0", METADATA, METADATA))
         self.assertFalse(self.allows("169.254.169.253", METADATA, METADATA))
         self.assertFalse(self.allows("169.254.0.0/15", METADATA, METADATA))
 
