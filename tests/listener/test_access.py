@@ -104,6 +104,11 @@ class RoleTests(TokenTestCase):
                 self.assertNotIn(status, (401, 403), path)
         self.assertEqual([], self.rig.ports.specs())
 
+    def test_norHasItAnythingDialled(self) -> None:
+        body = {"port": 18080, "source": "192.0.2.1", "dial": True}
+        self.assertEqual(403, self.call("POST", "/v1/explain", "read-it", body)[0])
+        self.assertEqual(404, self.call("POST", "/v1/explain", "do-it", body)[0])
+
     def test_anOperatorDoesEverything(self) -> None:
         for method, path, body, _ in CALLS:
             self.assertNotIn(self.call(method, path, "do-it", body)[0], (401, 403), path)
@@ -169,7 +174,7 @@ class ScopeTests(TokenTestCase):
             self.assertIn(name, text)
             self.assertNotIn("18081", text, path)
         connectors = json.loads(self.call("GET", "/v1/connectors", "mine")[1])
-        self.assertEqual(["office-1"], [each["uid"] for each in connectors])
+        self.assertEqual([("office-1", [18080])], [(each["uid"], each["ports"]) for each in connectors])
         self.rig.visit(18081)
         self.rig.visit(18090)
         self.assertIn('"total": 0', self.call("GET", "/v1/connections", "mine")[1])
@@ -196,8 +201,17 @@ class ScopeTests(TokenTestCase):
 
     def test_whoOnlyHasPortsHasNoConnectors(self) -> None:
         self.tokens = (Token("ports", digest("p"), OPERATE, (PortRange(18080, 18080),)),)
-        for method, path in (("GET", "/v1/connectors"), ("DELETE", "/v1/connectors/office-1")):
-            self.assertEqual(403, self.call(method, path, "p")[0])
+        for method, path, body in (
+            ("GET", "/v1/connectors", None),
+            ("GET", "/v1/connectors/office-1", None),
+            ("DELETE", "/v1/connectors/office-1", None),
+            ("POST", "/v1/probe", {"uid": "office-1", "host": "x", "port": 80}),
+        ):
+            self.assertEqual(403, self.call(method, path, "p", body)[0], path)
+
+    def test_anyFreePortIsNobodysOwn(self) -> None:
+        body = {"uid": "office-2", "target_host": "x", "target_port": 80}
+        self.assertIn("any free port: name one of its own", self.call("PUT", "/v1/ports/0", "mine", body)[1])
 
 
 class SiteTests(SynchronousTestCase):

@@ -86,6 +86,11 @@ class EnforcementTests(SynchronousTestCase):
         self.assertEqual({18080, 18081}, set(self.rig.sockets.bound))
         self.assertEqual("", entry.waitsFor)
 
+    def test_whoComesWhileAPortIsBeingClosedDoesNotWaitForItsConnector(self) -> None:
+        self.successResultOf(self.rig.ports.desire(SPEC))
+        self.rig.lobby.policy = parsePolicy("[[port]]\nuids = ['home-*']")
+        self.assertTrue(self.rig.visit(18080).sawReset)
+
     def test_afterTheStopNewRulesOpenNothing(self) -> None:
         self.successResultOf(self.rig.ports.desire(SPEC))
         self.successResultOf(self.rig.ports.stop(0))

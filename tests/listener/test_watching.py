@@ -262,10 +262,14 @@ class EventTests(WatchTestCase):
         self.tokens = (
             Token("ports", digest("ports"), READ, (PortRange(18081, 18081),)),
             Token("uids", digest("uids"), READ, (), ("office-*",)),
+            Token("both", digest("both"), READ, (PortRange(18081, 18081),), ("office-*",)),
         )
         ports, uids = self.follow("ports"), self.follow("uids")
+        both = self.follow("both")
+        self.rig.connected("office-1", "session-3")
         self.wish(18081)
         self.wish(18082, "office-1")
         self.rig.events.emit("port.resumed")
         self.assertEqual([18081], [data["port"] for _, _, data in self.told(ports)])
-        self.assertEqual([18082], [data["port"] for _, _, data in self.told(uids)])
+        self.assertEqual([None, 18082], [data.get("port") for _, _, data in self.told(uids)])
+        self.assertEqual(["connector.connected"], [name for _, name, _ in self.told(both)])

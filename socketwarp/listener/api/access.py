@@ -50,8 +50,16 @@ class Caller:
             raise AccessDenied(f"{self.name} has the role {READ!r}, and this needs {OPERATE!r}")
 
     def sees(self, port: int | None, uid: str | None) -> bool:
-        """Whether the caller has to do with what belongs to this port and uid; `None`: to no one in particular."""
-        return self.seesPort(port) and self.seesUid(uid)
+        """
+        Whether the caller has to do with what belongs to this port and uid; `None`: to no one in particular. What has a
+        uid and no port is a connector's.
+        """
+        return (self.seesPort(port) or (port is None and uid is not None and self.seesConnectors)) and self.seesUid(uid)
+
+    @property
+    def seesConnectors(self) -> bool:
+        """Whether it has to do with connectors at all: who only has some ports hasn't, since a connector has any."""
+        return bool(self.uids) or not self.ports
 
     def seesPort(self, port: int | None) -> bool:
         """The same of a port alone."""
@@ -65,7 +73,8 @@ class Caller:
         """:raises errors.AccessDenied: when this port for this uid isn't the caller's."""
         self.claimUid(uid)
         if not self.seesPort(port):
-            raise AccessDenied(f"{self.name} has nothing to do with port {port}")
+            what = f"port {port}" if port else "any free port: name one of its own"
+            raise AccessDenied(f"{self.name} has nothing to do with {what}")
 
     def claimUid(self, uid: str) -> None:
         """:raises errors.AccessDenied: when the uid isn't the caller's."""

@@ -100,11 +100,12 @@ async def _probe(
 async def explainVisitor(api: Api, call: Call) -> Answer:
     """Whether a visitor from an address would get through a port, and at each step, which rule decides."""
     wanted = call.body(ExplainCall)
+    if wanted.dial:
+        call.caller.require(OPERATE)
     entry = api.ports.entry(wanted.port)
     call.caller.claim(wanted.port, entry.spec.uid)
     steps = explain(entry, api.connectors, api.ports, wanted.source)
     if wanted.dial and steps[-1].allowed:
-        call.caller.require(OPERATE)
         connector = api.connectors.current(entry.spec.uid)
         target = (entry.spec.dialHost, entry.spec.targetPort)
         steps.append(_dialled(await _probe(api, call, connector, target, b"", PATIENCE)))

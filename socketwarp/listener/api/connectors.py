@@ -42,10 +42,11 @@ def showSession(connector: Connector) -> dict[str, object]:
     }
 
 
-def _showConnector(api: Api, uid: str, sessions: Iterable[Connector]) -> dict[str, object]:
+def _showConnector(api: Api, call: Call, uid: str, sessions: Iterable[Connector]) -> dict[str, object]:
+    """A connector with what of it the caller has to do with."""
     return {
         "uid": uid,
-        "ports": sorted(spec.port for spec in api.ports.specs() if spec.uid == uid),
+        "ports": sorted(spec.port for spec in api.ports.specs() if spec.uid == uid and call.caller.seesPort(spec.port)),
         "sessions": [showSession(each) for each in sessions],
         "denied_until": _showDenial(api, uid),
     }
@@ -67,7 +68,7 @@ def _byUid(api: Api) -> dict[str, list[Connector]]:
 
 def mayAsk(call: Call) -> None:
     """:raises errors.AccessDenied: for those who only have to do with some ports; a connector has any."""
-    if call.caller.ports and not call.caller.uids:
+    if not call.caller.seesConnectors:
         raise AccessDenied(f"{call.caller.name} has to do with some ports only, and a connector isn't one of them")
 
 
@@ -76,7 +77,7 @@ def listConnectors(api: Api, call: Call) -> Answer:
     """All that are here, and those that are denied."""
     mayAsk(call)
     seen = {uid: sessions for uid, sessions in _byUid(api).items() if call.caller.seesUid(uid)}
-    return answer([_showConnector(api, uid, seen[uid]) for uid in sorted(seen)])
+    return answer([_showConnector(api, call, uid, seen[uid]) for uid in sorted(seen)])
 
 
 @route("GET", "/v1/connectors/<path:uid>", READ)
@@ -87,7 +88,7 @@ def getConnector(api: Api, call: Call, uid: str) -> Answer:
     sessions = _byUid(api).get(uid)
     if sessions is None:
         raise NoSuchConnector(f"no connector with the uid {uid} is here")
-    return answer(_showConnector(api, uid, sessions))
+    return answer(_showConnector(api, call, uid, sessions))
 
 
 @route("DELETE", "/v1/connectors/<path:uid>", OPERATE, "dry_run", "deny")
