@@ -306,6 +306,11 @@ class PortTests(V1TestCase):
         self.assertEqual([18080], [each.port for each in self.rig.ports.specs()])
         self.assertEqual([("port.put", "18080", "done")], self.changes())
 
+    def test_whatIsNoPortAtAll(self) -> None:
+        self.assertEqual((404, "no-such-port"), self.code(self.client.json("GET", "/v1/ports/65536")))
+        status, problem = self.put(65536)
+        self.assertEqual((400, "port must be from 0 to 65535, and is 65536 @ $"), (status, problem["detail"]))
+
     def test_whatIsNotThere(self) -> None:
         for path in ("/v1/ports/1", "/v1/ports/65536", "/v1/ports/x", "/v1/ports/", "/v1", "/v1/nothing"):
             status, problem = self.client.json("GET", path)

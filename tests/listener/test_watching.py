@@ -219,6 +219,13 @@ class EventTests(WatchTestCase):
         producer.resumeProducing()
         self.assertEqual([18081], [data["port"] for _, _, data in self.told(following)])
 
+    def test_whoAsksForTheHeadOnlyHasAllOfIt(self) -> None:
+        status, headers, text = self.client.call("HEAD", "/v1/events", Authorization="Bearer all")
+        self.assertEqual((200, "text/event-stream", ""), (status, headers["content-type"], text))
+        self.client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.assertEqual((200, "ok"), self.client.answer()[::2])
+        self.assertEqual(set(), self.client.api.streams)
+
     def test_signsOfLifeKeepItOpen(self) -> None:
         following = self.follow()
         for _ in range(10):

@@ -10,7 +10,7 @@ from .app import ROUTES, Route
 from .problems import isNewPath
 from .shapes import ANSWERS, ARGUMENTS, BODIES, GIVEN, HEADERS, OTHERS, PLACES, SCHEMAS, Schema, ref
 
-#: A place in a path, as werkzeug writes it: ``<uid>``, ``<path:uid>``, ``<int(max=65535):port>``.
+#: A place in a path, as werkzeug writes it: ``<uid>``, ``<path:uid>``, ``<int:port>``.
 _PLACE = re.compile(r"<(?:[^<>]*:)?(\w+)>")
 _DESCRIPTION = (
     "Which ports are open, who carries them, and who visits. Errors under /v1 are problem+json (RFC 9457) with a "

@@ -49,7 +49,7 @@ def listPorts(api: Api, call: Call) -> Answer:
     return answer([showPort(api, entry) for entry in seen])
 
 
-@route("GET", "/v1/ports/<int(max=65535):port>", READ, gives=("ETag",))
+@route("GET", "/v1/ports/<int:port>", READ, gives=("ETag",))
 def getPort(api: Api, call: Call, port: int) -> Answer:
     """One of them."""
     entry = api.ports.entry(port)
@@ -57,7 +57,7 @@ def getPort(api: Api, call: Call, port: int) -> Answer:
     return answer(showPort(api, entry), ETag=tag(entry.spec))
 
 
-@route("PUT", "/v1/ports/<int(max=65535):port>", OPERATE, "dry_run", headers=CONDITIONS, gives=("ETag", "Location"))
+@route("PUT", "/v1/ports/<int:port>", OPERATE, "dry_run", headers=CONDITIONS, gives=("ETag", "Location"))
 async def putPort(api: Api, call: Call, port: int) -> Answer:
     """Wish for a port, or change the wish; 0 is any free one. The same wish again changes nothing."""
     spec = wishOf(call.object(), port)
@@ -86,7 +86,7 @@ async def putPort(api: Api, call: Call, port: int) -> Answer:
     return _answerPort(api, api.ports.entry(opened.port), 201 if before is None else 200)
 
 
-@route("DELETE", "/v1/ports/<int(max=65535):port>", OPERATE, "dry_run", "drain", headers=CONDITIONS)
+@route("DELETE", "/v1/ports/<int:port>", OPERATE, "dry_run", "drain", headers=CONDITIONS)
 async def deletePort(api: Api, call: Call, port: int) -> Answer:
     """Close a port for good. Its visitors are ended, or have ``drain`` seconds to finish, for which this waits."""
     entry = api.ports.closable(port)

@@ -60,7 +60,11 @@ class EventStream:
 
     async def run(self) -> None:
         """Write events until the caller goes away, and klein cancels this; or until it isn't welcome any more."""
-        self._begin()
+        self._setHead()
+        if self._request.method == b"HEAD":
+            return  # an answer without a body never has one that begins
+        self._request.write(b"retry: %d\n\n" % (RETRY_SECONDS * 1000))
+        self._request.registerProducer(self, True)
         leave = self._events.subscribe(lambda event: self._flow())
         heart = LoopingCall(self._beat)
         heart.clock = self._clock
@@ -78,15 +82,13 @@ class EventStream:
         if not self._over.called:
             self._over.callback(None)
 
-    def _begin(self) -> None:
+    def _setHead(self) -> None:
         for name, value in (
             (b"Content-Type", b"text/event-stream"),
             (b"Cache-Control", b"no-store"),
             (b"X-Accel-Buffering", b"no"),
         ):
             self._request.setHeader(name, value)
-        self._request.write(b"retry: %d\n\n" % (RETRY_SECONDS * 1000))
-        self._request.registerProducer(self, True)
 
     def _flow(self) -> None:
         for event in self._events.since(self._seen):
