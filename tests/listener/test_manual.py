@@ -10,11 +10,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from socketwarp import errors
 from socketwarp.errors import SocketwarpError
 from socketwarp.listener.api.app import ROUTES
+from socketwarp.listener.api.openapi import document
 from socketwarp.listener.api.problems import statusOf
 from socketwarp.listener.events import EVENTS
 from socketwarp.listener.metrics import Metrics
 from tests.listener.rig import Rig
-from tests.manual import eventFields, rows
+from tests.manual import DOCS, eventFields, rows
 
 PAGE = "api.rst"
 LISTENER = Path(__file__).parent.parent.parent / "socketwarp" / "listener"
@@ -36,6 +37,16 @@ class ManualTests(SynchronousTestCase):
     def test_everyChangeCanBeTriedFirst(self) -> None:
         changes = {route.path: route.arguments for route in ROUTES if route.method in ("PUT", "DELETE")}
         self.assertEqual({"/close"}, {path for path, arguments in changes.items() if "dry_run" not in arguments})
+
+    def test_itSaysWhatEachNameMeans(self) -> None:
+        """Of all arguments, headers and fields that the description has, but for the original's."""
+        described = document()
+        shapes = described["components"]["schemas"]
+        names = {name for kind, shape in shapes.items() if kind != "OpenCall" for name in shape["properties"]}
+        for operations in described["paths"].values():
+            names |= {each["name"] for operation in operations.values() for each in operation["parameters"]}
+        text = (DOCS / PAGE).read_text()
+        self.assertEqual([], [name for name in sorted(names) if not re.search(f'["`]{name}["`=]|{name}=', text)])
 
     def test_itHasEveryCodeAndItsStatus(self) -> None:
         """Of all that the modules behind the calls raise."""
