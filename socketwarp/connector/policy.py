@@ -17,7 +17,8 @@ from ..errors import TargetDenied
 from ..settings import TargetRule
 from .names import IPAddress, literal, place
 
-#: What no visitor should reach through us, and why.
+#: What no visitor should reach through us, and why. The metadata services are those that cloud-init and the clouds' own
+#: manuals name; most of them are at 169.254.169.254 as well.
 REFUSED: Sequence[tuple[IPv4Network | IPv6Network, str]] = tuple(
     (ip_network(network), why)
     for network, why in (
@@ -26,8 +27,12 @@ REFUSED: Sequence[tuple[IPv4Network | IPv6Network, str]] = tuple(
         ("fd00:ec2::/32", "the metadata service of AWS"),
         ("fd20:ce::254/128", "the metadata service of Google Cloud"),
         ("100.100.100.200/32", "the metadata service of Alibaba Cloud"),
+        ("fd00:100::100:200/128", "the metadata service of Alibaba Cloud"),
+        ("fd00:a9fe:a9fe::1/128", "the metadata service of Akamai"),
+        ("fd00:42::42/128", "the metadata service of Scaleway"),
         ("168.63.129.16/32", "the platform service of Azure"),
         ("192.0.0.192/32", "the metadata service of Oracle Cloud"),
+        ("fd00:c1::a9fe:a9fe/128", "the metadata service of Oracle Cloud"),
         ("0.0.0.0/8", "no address of a host"),  # RFC 1122 §3.2.1.3; Linux takes 0.0.0.0 for itself
         ("::/128", "no address of a host"),
     )

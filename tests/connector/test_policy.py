@@ -60,7 +60,8 @@ class WithoutRules(PolicyTests):
     def test_builtInRefusals(self) -> None:
         """Link-local and metadata addresses, and what isn't an address."""
         for address in ("169.254.0.1", "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "fd20:ce::254", "100.100.100.200",
-                        "168.63.129.16", "192.0.0.192", "0.0.0.0", "0.1.2.3", "::"):  # fmt: skip
+                        "fd00:100::100:200", "fd00:a9fe:a9fe::1", "fd00:42::42", "fd00:c1::a9fe:a9fe", "168.63.129.16",
+                        "192.0.0.192", "0.0.0.0", "0.1.2.3", "::"):  # fmt: skip
             self.assertFalse(self.allows("", address, address), address)
 
     def test_disguises(self) -> None:

@@ -80,6 +80,18 @@ class Asking(ControlCase):
             "no-session", self.json("POST", "/v1/probe", {"uid": "x", "host": "y", "port": 1}, 404)["code"]
         )
 
+    def test_no_spelling_of_a_denied_target_is_dialled(self) -> None:
+        self.environment["SWC_ALLOW_TARGETS"] = "10.0.0.0/8,2001:db8::/32,*.invalid"
+        self.startBoth()
+        port = self.listen().getsockname()[1]
+        for host in (
+            *("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0.0.0.0", "::", "::1"),
+            *("::ffff:127.0.0.1", "::ffff:7f00:1", "::127.0.0.1", "64:ff9b::127.0.0.1", "2002:7f00:1::", "fe80::1%lo"),
+            *("169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "fd00:ec2::254", "[fe80::1]"),
+        ):
+            probed = self.probe(host=host, port=port)
+            self.assertEqual(("denied", None), (probed["outcome"], probed["dialled"]), (host, probed))
+
     def test_explain_names_the_rule_of_either_end(self) -> None:
         rules = self.directory / "policy.toml"
         rules.write_text("[[visitor]]\nsources = ['10.0.0.0/8']\n")
