@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 
 from ..settings import ANY_PORT, PortRange, TargetRule
-from .tomlfiles import TargetHost, loadToml, parseToml
+from .tomlfiles import ITEM_LIMIT, TargetHost, loadToml, parseToml
 
 
 @attrs.frozen
@@ -43,6 +43,8 @@ def parseTargets(text: str) -> tuple[TargetRule, ...]:
     :raises ValueError: when it isn't that, in words.
     """
     rules = parseToml(text, _File).target
+    if sum(len(rule.hosts) * len(rule.ports) for rule in rules) > ITEM_LIMIT:  # each is looked at for every connection
+        raise ValueError(f"more than {ITEM_LIMIT} pairs of hosts and ports: wider networks or ranges are needed")
     return tuple(
         TargetRule(host, ports, "SWC_POLICY_PATH") for rule in rules for host in rule.hosts for ports in rule.ports
     )

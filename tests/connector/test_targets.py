@@ -71,6 +71,15 @@ class Dialling(SynchronousTestCase):
         self.last().succeeds()
         self.successResultOf(dialling)
 
+    def test_noMoreThanEightAreTried(self) -> None:
+        """Each has an eighth of the time at least."""
+        self.table["name"] = [f"10.0.0.{each}" for each in range(9)]
+        dialling = self.dial("name")
+        for _ in range(8):
+            self.last().fails(ConnectionRefusedError())
+        self.failureResultOf(dialling, TargetRefused)
+        self.assertEqual(len(self.reactor.dials), 8)
+
     def test_itSaysHowLongEachStepTook(self) -> None:
         """The name, then the connection, with the addresses that didn't answer."""
         self.table["slow"] = None

@@ -152,6 +152,10 @@ class ProbeTests(AskingTestCase):
         self.assertEqual(("answered", "HTTP/1.1 200 OK\\xff"), (probed["outcome"], probed["received"]))
         self.assertEqual(b"GET / HTTP/1.0\r\n\r\n", self.targets[0].received)
 
+    def test_ofALongAnswerTheBeginningIsKept(self) -> None:
+        self.connector("socketwarp/1", self.dialling(b"x" * 2000))
+        self.assertEqual("x" * 1024, self.probe(send="x")[1]["received"])
+
     def test_aTargetThatEndsWithoutAWord(self) -> None:
         def answer(preamble: Preamble, stream: IStream) -> None:
             self.dialling()(preamble, stream)

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import ConfigurationError
 from socketwarp.rules.check import checkRuleFiles
+from socketwarp.rules.tomlfiles import FILE_LIMIT
 from socketwarp.settings import ConnectorSettings, ListenerSettings
 
 SETTINGS = ListenerSettings(verifier="local")
@@ -47,3 +48,8 @@ class CheckTests(SynchronousTestCase):
                 told = str(self.assertRaises(ConfigurationError, checkRuleFiles, settings))
                 self.assertIn(name, told)
                 self.assertIn(path.name, told)
+
+    def test_aFileOfSomethingElseIsNotReadToItsEnd(self) -> None:
+        path = self.written("#" * (FILE_LIMIT + 1))
+        told = self.assertRaises(ConfigurationError, checkRuleFiles, attrs.evolve(SETTINGS, policyPath=path))
+        self.assertIn("is it the right file?", str(told))

@@ -27,6 +27,7 @@ class FileTests(SynchronousTestCase):
             ("[[target]]\nhosts = ['*']\nports = [22]", "text"),
             ("[[target]]\nhosts = ['*']\nport = ['22']", "unknown: port"),
             ("[[targets]]\nhosts = ['*']", "targets"),
+            (f"[[target]]\nhosts = {['*'] * 26}\nports = {['1'] * 20}\n" * 2, "more than 1000 pairs"),
         ):
             self.assertIn(words, str(self.assertRaises(ValueError, parseTargets, text)), text)
 
