@@ -101,6 +101,16 @@ class OriginalCallTests(ApiTestCase):
         status, _, text = self.client.call("DELETE", "/close", b'{"port": 18080}')
         self.assertEqual((404, "Task 18080 not found"), (status, text))
 
+    def test_whatIsOnlyToBeTriedIsNotDone(self) -> None:
+        """These calls have no arguments, and pass over others than this one, as the original does."""
+        self.openPort()
+        close, open = json.dumps({"port": 18080}).encode(), json.dumps(OPEN | {"port": 18081}).encode()
+        for method, path, body in (("DELETE", "/close", close), ("POST", "/open", open)):
+            for value in ("0", "1"):
+                self.assertEqual(400, self.client.call(method, f"{path}?dry_run={value}", body)[0], path)
+        self.assertEqual([18080], [spec.port for spec in self.rig.ports.specs()])
+        self.assertEqual(200, self.client.call("DELETE", "/close?x=1", close)[0])
+
     def test_healthzAnswers(self) -> None:
         self.assertEqual((200, "ok"), self.client.call("GET", "/healthz")[::2])
 

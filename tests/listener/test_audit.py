@@ -122,7 +122,7 @@ class AuditTests(SynchronousTestCase):
             self.assertEqual((503, False), (status, ready["ready"]))
             self.assertIn("audit.jsonl can't be written", ready["reasons"][0])
             self.assertEqual(200, self.client.json("PUT", "/v1/ports/1?dry_run=1", WISH)[0])
-            self.assertEqual(500, self.client.callJson("DELETE", "/close?dry_run=1", {"port": 1})[0])
+            self.assertEqual(500, self.client.callJson("DELETE", "/close", {"port": 1})[0])
             self.restored()
             self.assertEqual(200, self.client.json("GET", "/ready")[0])
             self.assertEqual(["port.put", "port.delete"], [line["action"] for line in self.lines()][-2:])

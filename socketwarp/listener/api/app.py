@@ -216,7 +216,7 @@ class Api:
         :raises errors.StoreUnavailable: it couldn't be noted.
         """
         fault = self.auditFault()
-        isTry = isNew(request) and (request.args or {}).get(b"dry_run") == [b"1"]
+        isTry = (request.args or {}).get(b"dry_run") == [b"1"]
         if fault is not None and not isTry:
             raise StoreUnavailable(f"{fault}: nothing is changed until it can")
 
@@ -338,6 +338,8 @@ def route(
                     caller.require(role)
                 if isNew(request):
                     _checkArguments(request, arguments)
+                elif b"dry_run" in (request.args or {}):  # else it would be done
+                    raise BadRequest("dry_run: the original's calls can't be tried; those under /v1 can")
                 if role == OPERATE:
                     api.checkAudit(request)
                 answered = handler(api, Call(request, caller, headers), **named)
