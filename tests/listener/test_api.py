@@ -9,6 +9,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.listener.api import server
+from socketwarp.listener.api.access import Gate
 from socketwarp.listener.api.bodies import BODY_LIMIT
 from socketwarp.listener.api.server import IDLE_SECONDS
 from socketwarp.listener.wishes import PortSpec
@@ -181,6 +182,24 @@ class BadRequestTests(ApiTestCase):
         self.client.connect()
         self.client.send(b"GET /list HTTP/1.1\r\nHost: \xff\r\n\r\n")
         self.assertEqual(400, self.client.answer()[0])
+
+    def test_aHeaderThatIsNoText(self) -> None:
+        client = Client(self.rig, Gate(lambda: []))
+        for name, method, path, status, asked in (
+            ("Origin", "GET", "/list", 403, self.client),
+            ("Authorization", "GET", "/list", 401, client),
+            ("Last-Event-ID", "GET", "/v1/events", 400, self.client),
+            ("If-Match", "PUT", "/v1/ports/18080", 412, self.client),
+            ("If-None-Match", "PUT", "/v1/ports/18080", 201, self.client),
+            ("Accept", "GET", "/metrics", 200, self.client),
+        ):
+            asked.connect()
+            body = b'{"uid": "uid-1", "target_host": "x", "target_port": 80}'
+            head = (
+                f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{name}: Bearer \xff\xfe\r\nContent-Length: {len(body)}"
+            )
+            asked.send(head.encode("latin-1") + b"\r\n\r\n" + body)
+            self.assertEqual(status, asked.answer()[0], name)
 
     @given(
         body=st.recursive(

@@ -113,10 +113,10 @@ class Gate:
 
         :raises errors.ForeignSite: saying which header it is.
         """
-        host = request.getHeader("host")
+        host = headerOf(request, "Host")
         if host is not None and not self._isOurs(_hostOf(host)):
             raise ForeignSite(f"the name {_hostOf(host)!r} in the Host header isn't this listener's (see APIS_HOSTS)")
-        origin = request.getHeader("origin")
+        origin = headerOf(request, "Origin")
         if origin is not None and (host is None or origin.lower().partition("://")[2] != host.lower()):
             raise ForeignSite("a page of another site (the Origin header says so) may not call this API")
 
@@ -131,6 +131,12 @@ class Gate:
 def _fits(name: str, pattern: str) -> bool:
     """Whether a name is one of a certificate's, where ``*.`` stands for one label (RFC 6125 §6.4.3)."""
     return name == pattern.lower() or (pattern[:2] == "*." and name.partition(".")[2] == pattern[2:].lower())
+
+
+def headerOf(request: Request, name: str) -> str | None:
+    """A header of a request, repeated ones as a list (RFC 9110 §5.3); bytes that are no text match nothing."""
+    given = request.requestHeaders.getRawHeaders(name.encode())
+    return None if given is None else b", ".join(given).decode(errors="replace")
 
 
 def addressOf(request: Request) -> str:
@@ -161,7 +167,7 @@ def _certified(request: Request) -> str | None:
 
 
 def _bearer(request: Request) -> str:
-    given = request.getHeader("authorization")
+    given = headerOf(request, "Authorization")
     if given is None:
         raise Unauthenticated("this API asks for a token: send the header 'Authorization: Bearer …'")
     if not given.lower().startswith(_BEARER):
@@ -173,7 +179,7 @@ def _known(presented: str, tokens: Sequence[Token]) -> Token:
     """
     The token that was presented. What is compared are digests, all of them to the end, so that the time tells nothing.
     """
-    digest = sha256(presented.encode(errors="surrogateescape")).hexdigest()
+    digest = sha256(presented.encode()).hexdigest()
     found = [token for token in tokens if hmac.compare_digest(token.sha256, digest)]
     if not found:
         raise Unauthenticated("the token isn't one of those in APIS_TOKENS_FILE")

@@ -27,7 +27,7 @@ from ..connectors import Connectors
 from ..events import Events
 from ..metrics import Metrics
 from ..ports import Ports
-from .access import Caller, Gate, addressOf
+from .access import Caller, Gate, addressOf, headerOf
 from .bodies import BODY_LIMIT, parseBody, parseObject
 from .problems import isNew, refuse, write, writeProblem, writeText
 from .stream import EventStream
@@ -134,8 +134,7 @@ class Call:
     def header(self, name: str) -> str | None:
         """A header of the request, one of those that the route has named."""
         assert name in self.headers, "else the description would know nothing of it"
-        given = self.request.requestHeaders.getRawHeaders(name)
-        return None if given is None else ", ".join(given)  # RFC 9110 §5.3
+        return headerOf(self.request, name)
 
     def body(self, shape: type[T]) -> T:
         """

@@ -2,6 +2,7 @@
 
 from ...errors import AccessDenied, LimitReached, Unauthenticated
 from ...rules.tokens import READ
+from .access import headerOf
 from .app import Answer, Api, Call, answer, route
 from .openapi import document
 from .ports import stateOf
@@ -29,7 +30,7 @@ def metrics(api: Api, call: Call) -> Answer:
     """Figures for Prometheus: of all ports and connectors, so not for who has to do with some of them only."""
     if call.caller.ports or call.caller.uids:
         raise AccessDenied(f"{call.caller.name} has to do with some ports or uids only, and figures are of all of them")
-    body, contentType = api.metrics.render(str(call.request.getHeader("accept") or ""))
+    body, contentType = api.metrics.render(headerOf(call.request, "Accept") or "")
     return Answer(200, body, contentType.encode())
 
 
