@@ -308,11 +308,17 @@ class MakeListenerTests(SynchronousTestCase):
         service._quic._onSession(session)
         session.buffered = 20_000_000
         reactor.advance(LOOK_SECONDS)
+        reason = service.ports.pausedBy
         session.buffered = 0
         reactor.advance(LOOK_SECONDS)
         paused, resumed = (event for event in events.since(0) if event.name.startswith("port."))
         self.assertEqual(("port.paused", "port.resumed"), (paused.name, resumed.name))
         self.assertEqual("20000000 bytes of memory are used up (SWL_MEMORY_BUDGET)", paused.fields["reason"])
+        self.assertEqual((paused.fields["reason"], ""), (reason, service.ports.pausedBy))
+
+    def test_theApiAsksTheAuditLogWhetherItCanBeWritten(self) -> None:
+        service = self.make()
+        self.assertEqual(service._audit.fault, service._apiServer._api.auditFault)
 
     def test_visitorsWhoWaitForALaneAreOwedADescriptor(self) -> None:
         """Over all sessions, until they have it."""
