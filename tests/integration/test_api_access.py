@@ -258,6 +258,21 @@ class TlsTests(ApiTestCase):
         (change,) = self.rig.told("api.changed")
         self.assertEqual("caller", change["who"])
 
+    async def test_theNamesInOurCertificateAreOurs(self) -> None:
+        """Those of the one that is shown now."""
+        self.write(self.authority.server("localhost", "api.example.net", "*.example.org"), "api")
+        url, files = self.listen("tls")
+
+        async def called(name: str) -> int:
+            answer = await fetch(self.agent(Showing()), b"GET", f"{url}/v1/ports", {"Host": name})
+            return answer.status
+
+        for name, status in (("API.example.net:8080", 200), ("a.example.org", 200), ("www.example.net", 403)):
+            self.assertEqual(status, await called(name), name)
+        self.write(self.authority.server("localhost", "www.example.net"), "api")
+        self.assertTrue(files[0].check())
+        self.assertEqual((403, 200), (await called("api.example.net"), await called("www.example.net")))
+
     async def test_renewedFilesCountForTheNextConnection(self) -> None:
         url, files = self.listen("tls+token")
         other = Authority("New CA")
@@ -282,3 +297,4 @@ class TlsTests(ApiTestCase):
             ConfigurationError, makeApi, settings, reactor, self.rig.connectors, self.rig.ports, self.rig.events
         )
         self.assertIn("APIS_CERT_PATH", str(error))
+        self.assertIn("isn't the one that APIS_KEY_PATH's key belongs to", str(error))
