@@ -19,6 +19,12 @@ Source = IPv4Network | IPv6Network
 SOURCES_LIMIT = 1000
 #: A century, in seconds: whoever writes more has mistaken the unit.
 LONGEST = 100 * 366 * 86400.0
+#: The shortest idle time, in seconds.
+SHORTEST = 0.1
+#: POSIX seconds: whoever writes more has mistaken the unit.
+LATEST = 1e12
+#: Above, JSON's numbers aren't whole everywhere (RFC 8259 §6).
+MOST = 2**53
 
 
 def _number(low: float, high: float) -> Any:  # Any: attrs' validators are not typed by what they check
@@ -52,10 +58,10 @@ class PortLimits:
     :ivar sources: networks from which visitors may come; empty: from everywhere.
     """
 
-    expires: float | None = attrs.field(default=None, validator=validators.optional(_number(0, 1e12)))
-    total: int | None = attrs.field(default=None, validator=validators.optional(_number(1, 2**53)))
-    atOnce: int | None = attrs.field(default=None, validator=validators.optional(_number(1, 2**53)))
-    idleSeconds: float | None = attrs.field(default=None, validator=validators.optional(_number(0.1, LONGEST)))
+    expires: float | None = attrs.field(default=None, validator=validators.optional(_number(0, LATEST)))
+    total: int | None = attrs.field(default=None, validator=validators.optional(_number(1, MOST)))
+    atOnce: int | None = attrs.field(default=None, validator=validators.optional(_number(1, MOST)))
+    idleSeconds: float | None = attrs.field(default=None, validator=validators.optional(_number(SHORTEST, LONGEST)))
     sources: tuple[Source, ...] = attrs.field(default=(), validator=validators.max_len(SOURCES_LIMIT))
 
     def allows(self, host: str) -> bool:

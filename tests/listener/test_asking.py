@@ -316,6 +316,12 @@ class ExplainTests(AskingTestCase):
     def limit(self, limits: Limits) -> None:
         self.rig.lobby.limits = limits
 
+    def test_whoIsAwayIsNotAsked(self) -> None:
+        self.session.close(0, "")
+        allowed, steps = self.explain(dial=True)
+        self.assertEqual((False, None), (allowed, steps["target"]["allowed"]))
+        self.assertEqual("nobody is here to be asked", steps["target"]["rule"])
+
     def test_aPortThatIsNotBoundOrIsClosing(self) -> None:
         step = self.explain()[1]["open"]
         self.assertEqual((True, "it is bound to 0.0.0.0"), (step["allowed"], step["rule"]))

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from twisted.trial.unittest import SynchronousTestCase
 
+from socketwarp.errors import BadRequest
 from socketwarp.listener.api import connectors
 from socketwarp.listener.api.access import Gate
 from socketwarp.listener.api.app import ROUTES, Api, Call, answer
 from socketwarp.listener.api.asking import ExplainCall, ProbeCall
-from socketwarp.listener.api.bodies import LONGEST_PATIENCE, snake
+from socketwarp.listener.api.bodies import LONGEST_PATIENCE, showWish, snake, wishOf
 from socketwarp.listener.api.openapi import document
 from socketwarp.listener.api.original import CloseCall, OpenCall
 from socketwarp.listener.api.shapes import ANSWERS, GIVEN, HEADERS
@@ -192,6 +193,20 @@ class DocumentTests(SynchronousTestCase):
             fields = {snake(field.name) for field in attrs.fields(kind)}
             described = DOCUMENT["components"]["schemas"][name]["properties"].items()
             self.assertEqual(fields, {each for each, schema in described if "readOnly" not in schema}, name)
+
+    def test_itsLimitsAreThoseOfTheRecords(self) -> None:
+        for name, schema in DOCUMENT["components"]["schemas"]["PortLimits"]["properties"].items():
+            for limited in schema.get("oneOf", []):
+                low, high = limited.get("minimum"), limited.get("maximum")
+                if limited["type"] != "null":
+                    self.assertEqual((low, high), (self.within(name, low), self.within(name, high)), name)
+                    for beyond in (low - 1, high + 1 if isinstance(high, int) else high * 1.01):
+                        self.assertRaises(BadRequest, self.within, name, beyond)
+
+    def within(self, name: str, value: float) -> Any:  # Any: JSON
+        wish = {"uid": "x", "target_host": "x", "target_port": 1, "limits": {name: value}}
+        shown: Any = showWish(wishOf(wish, 1))["limits"]  # Any: as above
+        return shown[name]
 
     def test_itIsServed(self) -> None:
         self.assertEqual((200, json.loads(json.dumps(DOCUMENT))), Client(Rig()).json("GET", "/v1/openapi.json"))

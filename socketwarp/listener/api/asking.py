@@ -110,7 +110,8 @@ async def explainVisitor(api: Api, call: Call) -> Answer:
         target = (entry.spec.dialHost, entry.spec.targetPort)
         steps.append(_dialled(await _probe(api, call, connector, target, b"", PATIENCE)))
     else:
-        steps.append(Step("connector", "target", None, "only the connector knows its rules: ask it, with dial"))
+        why = "nobody is here to be asked" if wanted.dial else "only the connector knows its rules: ask it, with dial"
+        steps.append(Step("connector", "target", None, why))
     answers = [step.allowed for step in steps]
     allowed = False if False in answers else None if None in answers else True
     return answer({"allowed": allowed, "target": entry.spec.target, "steps": [attrs.asdict(step) for step in steps]})

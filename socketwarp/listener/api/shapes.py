@@ -7,6 +7,7 @@ A test holds them against real answers, and against the records that they descri
 from collections.abc import Mapping
 from typing import Any
 
+from ..wishes import LATEST, LONGEST, MOST, SHORTEST, SOURCES_LIMIT
 from .bodies import LONGEST_DENIAL, LONGEST_DRAIN, LONGEST_PATIENCE, SHORT_TEXT, UID_LIMIT
 
 #: A JSON Schema, or a part of an OpenAPI document.
@@ -49,11 +50,11 @@ def shape(optional: Mapping[str, Schema] | None = None, /, **required: Schema) -
 
 _DRY: dict[str, Schema] = {"dry_run": {"const": True}}
 _LIMITS: dict[str, Schema] = {
-    "expires": orNull({"type": "number", "minimum": 0, "description": "POSIX seconds"}),
-    "total": orNull({"type": "integer", "minimum": 1}),
-    "at_once": orNull({"type": "integer", "minimum": 1}),
-    "idle_seconds": orNull({"type": "number", "minimum": 0.1}),
-    "sources": listOf({"type": "string", "description": "a network such as 10.0.0.0/8"}) | {"maxItems": 1000},
+    "expires": orNull({"type": "number", "minimum": 0, "maximum": LATEST, "description": "POSIX seconds"}),
+    "total": orNull({"type": "integer", "minimum": 1, "maximum": MOST}),
+    "at_once": orNull({"type": "integer", "minimum": 1, "maximum": MOST}),
+    "idle_seconds": orNull({"type": "number", "minimum": SHORTEST, "maximum": LONGEST}),
+    "sources": listOf({"type": "string", "description": "a network such as 10.0.0.0/8"}) | {"maxItems": SOURCES_LIMIT},
 }
 _OPTIONS: dict[str, Schema] = {"proxy_protocol": {"enum": [1, 2, None]}}
 _WISHED: dict[str, Schema] = {
