@@ -194,7 +194,7 @@ class EffectTests(TapTests):
             copy(source, self.directory / name)
         for name, data in (
             ("tokens", TOKENS),
-            ("policy", b""),
+            ("policy", b"[[visitor]]"),
             ("access", b"allow uid-1"),
             ("targets", b"[[target]]\nhosts = ['*']"),
             ("other.crl", pem(authority.crl())),

@@ -167,9 +167,17 @@ def loadPolicy(path: Path) -> Policy:
     """
     Read the file.
 
-    :raises errors.ConfigurationError: naming what is wrong with it.
+    :raises errors.ConfigurationError: naming what is wrong with it; that there is no rule in it, too, as in one that is
+        just being written anew, since then everything would be allowed.
     """
-    return loadToml("SWL_POLICY_PATH", path, parsePolicy)
+    return loadToml("SWL_POLICY_PATH", path, _parseRules)
+
+
+def _parseRules(text: str) -> Policy:
+    policy = parsePolicy(text)
+    if policy == ANYTHING:
+        raise ValueError("there is no rule in it, so everything would be allowed; for that, name no file")
+    return policy
 
 
 def parsePolicy(text: str) -> Policy:

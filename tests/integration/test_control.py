@@ -108,6 +108,10 @@ class Asking(ControlCase):
         allowed, steps = self.explain(port, "192.0.2.1", dial=True)
         self.assertEqual((False, "connector"), (allowed, steps["target"]["end"]))
         self.assertIn("our rules", steps["target"]["rule"])
+        rules.write_text("")
+        self.listener.send(SIGHUP)
+        self.listener.waitFor("the old ones stay in force", "SWL_POLICY_PATH")
+        self.assertFalse(self.explain(port, "10.0.0.1")[0])
 
     def test_the_connectors_file_of_rules_counts_for_the_next_dial(self) -> None:
         rules = self.directory / "targets.toml"

@@ -121,6 +121,12 @@ class FileTests(SynchronousTestCase):
         path.write_text("x")
         self.assertIn(str(path), str(self.assertRaises(ConfigurationError, loadPolicy, path)))
 
+    def test_aFileWithoutRulesIsAMistake(self) -> None:
+        path = Path(self.mktemp())
+        for text in ("", "# nothing yet\n"):
+            path.write_text(text)
+            self.assertIn("no rule in it", str(self.assertRaises(ConfigurationError, loadPolicy, path)))
+
     @given(st.text())
     def test_anyTextIsAPolicyOrAnError(self, text: str) -> None:
         try:
