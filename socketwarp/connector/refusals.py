@@ -44,6 +44,8 @@ def isAlert(errorCode: int) -> bool:
 
 def explain(error: BaseException) -> str:
     """One sentence about the end of a session or an attempt: what happened, and the other end's own words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if not isinstance(error, SessionLost) or error.errorCode is None:
         return str(error) or type(error).__name__
     if isAlert(error.errorCode):

@@ -113,4 +113,4 @@ def _targetError(place: str, error: OSError) -> TargetError:
         return TargetRefused(f"{place} refused the connection: nothing listens there")
     if isinstance(error, TimeoutError):
         return TargetTimedOut(f"{place} didn't answer in time")
-    return TargetUnreachable(f"{place} can't be reached: {error}")
+    return TargetUnreachable(f"{place} can't be reached: {error.strerror or error}")

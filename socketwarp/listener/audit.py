@@ -61,7 +61,7 @@ class AuditLog:
             self._file = self._open()
         except OSError as error:
             raise ConfigurationError(
-                f"SWL_STATE_DIR: {self.path} can't be written ({error}): name a directory that we may write to"
+                f"SWL_STATE_DIR: {self.path} can't be written ({error.strerror}): name a directory that we may write to"
             ) from error
         self._unsubscribe = self._events.subscribe(self._note)
 
@@ -104,7 +104,7 @@ class AuditLog:
             self._close()
             if self._fault is None:
                 text = "{path} can't be written, and so nothing is changed: {error}"
-                self._log.error(text, path=str(self.path), error=str(error))
+                self._log.error(text, path=str(self.path), error=error.strerror)
             self._fault = f"the audit log {self.path} can't be written ({error.strerror})"
             return
         if self._fault is not None:

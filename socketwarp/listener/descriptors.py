@@ -99,7 +99,7 @@ class Descriptors:
         try:
             listening = bind(address, port)
         except OSError as error:
-            raise PortUnavailable(f"port {port} can't be opened on {address}: {error}") from error
+            raise PortUnavailable(f"port {port} can't be opened on {address}: {error.strerror}") from error
         return Port(self._poll, listening, take, usher)
 
     def hold(self, reason: str) -> None:
@@ -130,7 +130,7 @@ class Descriptors:
 
     def exhausted(self, error: OSError) -> None:
         """See `IUsher`."""
-        self._pause(str(error))
+        self._pause(error.strerror or str(error))
 
     def _free(self, descriptor: int) -> int:
         used = self._lowestFree(descriptor)
@@ -191,7 +191,7 @@ class LaneUsher:
 
     def exhausted(self, error: OSError) -> None:
         """See `IUsher`."""
-        self._pause(str(error))
+        self._pause(error.strerror or str(error))
 
     def closed(self, port: Port) -> None:
         """See `IUsher`."""

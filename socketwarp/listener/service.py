@@ -278,7 +278,7 @@ class ListenerService(Service):
         except CannotListenError as error:
             raise AddressUnavailable(
                 f"APIS_PORT: the API can't listen on {settings.apiAddress} port {settings.apiPort} "
-                f"({error.socketError}): free that port or name another"
+                f"({error.socketError.strerror}): free that port or name another"
             ) from error
 
     def startService(self) -> None:

@@ -41,4 +41,5 @@ class Explaining(SynchronousTestCase):
         self.assertEqual(explain(SessionLost("flow control", 0x3, fromPeer=False)), "flow control")
         self.assertEqual(explain(SessionLost("odd", 0x77, fromPeer=True)), "odd")
         self.assertEqual(explain(OSError("no route")), "no route")
+        self.assertEqual(explain(OSError(113, "No route to host")), "No route to host")
         self.assertEqual(explain(ValueError()), "ValueError")

@@ -118,7 +118,7 @@ class Dialling(SynchronousTestCase):
         for raised, expected, words in (
             (ConnectionRefusedError(), TargetRefused, "10.0.0.1:80 refused the connection"),
             (TimeoutError(), TargetTimedOut, "10.0.0.1:80 didn't answer"),
-            (OSError(101, "no route"), TargetUnreachable, "can't be reached: [Errno 101] no route"),
+            (OSError(101, "no route"), TargetUnreachable, "can't be reached: no route"),
             (OSError("odd"), TargetUnreachable, "can't be reached: odd"),
         ):
             dialling = self.dial("10.0.0.1")

@@ -150,7 +150,7 @@ class ServiceTests(SynchronousTestCase):
 
     def test_aTakenApiPortIsNamedAndNothingStaysOpen(self) -> None:
         error = self.assertRaises(AddressUnavailable, self.makeService(BusyReactor()).startService)
-        self.assertIn("APIS_PORT", str(error))
+        self.assertIn("APIS_PORT: the API can't listen on 127.0.0.1 port 8080 (Address already in use)", str(error))
         self.assertIn("8080", str(error))
         self.assertEqual(["quic listens", "quic stops"], self.done)
 
