@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import attrs
 from aioquic.quic.configuration import QuicConfiguration
-from twisted.internet.defer import Deferred
+from aioquic.quic.packet import QuicErrorCode
+from twisted.internet.defer import CancelledError, Deferred
 
 from ..errors import Code, SessionLost
 from ..interfaces import Address, ICredentials, ISession, Role
@@ -235,7 +236,9 @@ class QuicServer:
         self._onSession(session)
 
     def _refused(self, error: SessionLost, session: Session, engine: Engine) -> None:
-        if error.errorCode is not None and engine.isRefusal and not session.isEstablished:
+        # A client that gives up before 1-RTT says APPLICATION_ERROR (RFC 9000 §10.2.3); it has refused nobody.
+        hasGivenUp = error.errorCode in (None, QuicErrorCode.APPLICATION_ERROR)
+        if not hasGivenUp and engine.isRefusal and not session.isEstablished:
             self._onRefused(session.sessionId, session.peerAddress, error)
 
     def addRoute(self, connectionId: bytes, session: Session) -> None:
@@ -266,7 +269,7 @@ class _Client:
         self, reactor: Reactor, address: Address, engine: Engine, settings: TransportSettings, soon: Soon | None
     ) -> None:
         self._port = self._bind(reactor, address, settings)
-        self._established: Deferred[ISession] = Deferred(lambda _: self._session.close(Code.NO_ERROR, "given up"))
+        self._established: Deferred[ISession] = Deferred(self._giveUp)
         self._session = Session(
             engine,
             self._port,
@@ -293,6 +296,10 @@ class _Client:
     def _onEstablished(self, session: Session) -> None:
         if not self._established.called:
             self._established.callback(session)
+
+    def _giveUp(self, established: "Deferred[ISession]") -> None:
+        established.errback(CancelledError())
+        self._session.abandon("given up")
 
     def _onClosed(self, error: SessionLost) -> None:
         if not self._established.called:

@@ -41,7 +41,6 @@ CLOCK_ERROR = 0.001
 #: Seconds between looks at the clock while the socket is full: what is due then can't be sent.
 BLOCKED_DELAY = 0.05
 
-
 #: Has something called at the end of what the reactor is doing.
 Soon = Callable[[Callable[[], None]], object]
 
@@ -146,7 +145,7 @@ class Session:
         if self._error is not None:
             return fail(self._error)
         if self.streams.canOpen:
-            return succeed(self._open())
+            return succeed(Stream(self, self.streams.open()))
         if len(self._waiting) >= MAX_WAITING:
             return fail(LimitReached(f"{MAX_WAITING} visitors wait for the connector to allow another stream already"))
         waiting: Deferred[IStream] = Deferred(self._waiting.remove)
@@ -169,6 +168,11 @@ class Session:
             self._closing = self._send()
             self._lose(SessionLost(reason, errorCode))
             self._setTimer()
+
+    def abandon(self, reason: str) -> None:
+        """Close, and be gone at once: for a session whose socket goes with it, which nothing late can reach (§10.2)."""
+        self.close(Code.NO_ERROR, reason)
+        self._gone()
 
     def whenClosed(self) -> "Deferred[SessionLost]":
         """See `ISession`."""
@@ -311,12 +315,9 @@ class Session:
         for transmission in transmissions:
             self._sender.send(transmission)
 
-    def _open(self) -> Stream:
-        return Stream(self, self.streams.open())
-
     def _serveWaiting(self) -> None:
         while self._waiting and self.streams.canOpen:
-            self._waiting.popleft().callback(self._open())
+            self._waiting.popleft().callback(Stream(self, self.streams.open()))
         self.streams.blockedDue = bool(self._waiting)
 
     # Time

@@ -87,8 +87,23 @@ class ConnectTests(EndpointCase):
         self.clock.advance(0.0005)
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
+        self.assertEqual([SERVER], list(self.network.ports))
         self.network.run(15)
         self.assertEqual(([], [], {}), (self.sessions, self.clock.getDelayedCalls(), self.server._sessions))
+
+    def test_whoGivesUpInTheHandshakeHasRefusedNobody(self) -> None:
+        """It has seen the server's flight, and closes by the server's connection id; its own flight was lost."""
+        self.network.passes = lambda port, datagram: port is self.port or not self.network.log
+        connecting = self.connecting()
+        self.network.run(0.1)
+        self.assertNoResult(connecting)
+        self.network.passes = lambda port, datagram: True
+        ((session, _),) = self.server._sessions.items()
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.network.run(15)
+        self.assertEqual((True, False), (self.successResultOf(session.whenClosed()).fromPeer, session.isEstablished))
+        self.assertEqual([], self.refused)
 
     def test_newCredentialsCountForNewSessions(self) -> None:
         self.connect()
