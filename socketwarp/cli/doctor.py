@@ -5,8 +5,10 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from errno import EACCES, EADDRINUSE
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import click
@@ -62,7 +64,7 @@ def doctor(context: click.Context, end: str, config: str | None, asJson: bool) -
     Exit status, of several problems the highest:
        0  no problem; there may be warnings
        1  this machine's clock is wrong
-      69  a listener, or the verifier, doesn't answer
+      69  a listener, or the verifier, doesn't answer; an address isn't this host's
       77  a listener doesn't let us in, or we don't accept its certificate
       78  a setting or a file can't be used
 
@@ -100,7 +102,7 @@ def _checkListener(config: str | None) -> Iterator[Finding]:
     files = Files("server", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
     yield from checkFiles(files)
     yield from _checkApi(settings)
-    yield checkFreePort(settings.address, settings.port)
+    yield from _checkPorts(settings)
     if settings.verifier == "scep":
         yield from _checkVerifier(settings)
     elif settings.accessPath is not None:
@@ -213,16 +215,39 @@ def _lists(settings: CommonSettings) -> tuple[Any, Any]:  # Any: two settings th
     return settings.crlPaths, settings.crlExpired
 
 
-def checkFreePort(address: str, port: int) -> Finding:
-    """Whether a listener could have its UDP port."""
+def _checkPorts(settings: ListenerSettings) -> Iterator[Finding]:
+    """Those of connectors, by each carrier, and the API's."""
+    yield checkFreePort("UDP", settings.address, settings.port, "SWL_PORT")
+    if settings.tlsPort != "off":
+        port = settings.port if settings.tlsPort == "same" else settings.tlsPort
+        yield checkFreePort("TCP", settings.address, port, "SWL_TLS_PORT")
+    yield checkFreePort("TCP", settings.apiAddress, settings.apiPort, "APIS_PORT")
+
+
+def checkFreePort(transport: Literal["UDP", "TCP"], address: str, port: int, setting: str) -> Finding:
+    """Whether a listener could have that port, which `setting` names."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    kind = socket.SOCK_DGRAM if transport == "UDP" else socket.SOCK_STREAM
+    where = f"{transport} port {port} of {address}"
+    with socket.socket(family, kind) as probe:
+        if transport == "TCP":  # what is left of closed connections is in nobody's way
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError as e:
-            text = f"UDP port {port} of {address} can't be had: {e.strerror}"
-            return Finding("warning", text, "right, if the listener is running; else end what has it, or set SWL_PORT")
-    return Finding("fine", f"UDP port {port} of {address} is free; see that firewalls let it in")
+            text = f"{where} can't be had: {e.strerror}"
+            if e.errno == EADDRINUSE:
+                remedy = f"right, if the listener is running; else end what has it, or set {setting}"
+                return Finding("warning", text, remedy)
+            if e.errno == EACCES:
+                remedy = (
+                    f"right, if the listener will run with CAP_NET_BIND_SERVICE, as by its unit; else set {setting}"
+                )
+                return Finding("warning", text, remedy)
+            name = setting.partition("_")[0] + "_ADDRS"
+            return Finding("problem", text, f"set {name} to an address of this host", EX_UNAVAILABLE)
+    isLocal = ip_address(address).is_loopback
+    return Finding("fine", f"{where} is free{'' if isLocal else '; see that firewalls let it in'}")
 
 
 def checkListenerAnswers(name: str, port: int, trusted: Credentials | None) -> Iterator[Finding]:

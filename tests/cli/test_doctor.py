@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,9 @@ class _Socket:
         pass
 
     def settimeout(self, seconds: float) -> None:
+        pass
+
+    def setsockopt(self, *_: int) -> None:
         pass
 
     def connect(self, address: object) -> None:
@@ -248,12 +252,35 @@ class BothCarriers(DoctorTestCase):
 class Listener(DoctorTestCase):
     def test_all_is_well(self) -> None:
         output = self.run_("listener", _Socket(None))
-        self.assertIn("UDP port 11443 of 0.0.0.0 is free", output)
+        for port in ("UDP port 11443 of 0.0.0.0", "TCP port 11443 of 0.0.0.0"):
+            self.assertIn(f"fine     {port} is free; see that firewalls let it in", output)
+        self.assertIn("fine     TCP port 8080 of 127.0.0.1 is free\n", output)
         self.assertIn("no problems found", output)
 
     def test_a_taken_port_may_be_the_running_listener(self) -> None:
         output = self.run_("listener", _Socket(OSError(98, "Address already in use")))
-        self.assertIn("warning  UDP port 11443", output)
+        self.assertIn("no problems found", output)
+        for port, setting in (
+            ("UDP port 11443", "SWL_PORT"),
+            ("TCP port 11443", "SWL_TLS_PORT"),
+            ("TCP port 8080", "APIS_PORT"),
+        ):
+            self.assertRegex(output, rf"warning  {port} .* in use\n +-> right, if .*, or set {setting}\n")
+
+    def test_the_tls_port_is_tried_if_there_is_one(self) -> None:
+        for setting, ports in (("443", ["UDP port 11443", "TCP port 443"]), ("off", ["UDP port 11443"])):
+            self.environment["SWL_TLS_PORT"] = setting
+            output = self.run_("listener", _Socket(None))
+            self.assertEqual([*ports, "TCP port 8080"], re.findall("(?:UDP|TCP) port [0-9]+", output))
+
+    def test_a_low_port_may_be_had_by_the_unit(self) -> None:
+        output = self.run_("listener", _Socket(PermissionError(13, "Permission denied")))
+        self.assertIn("-> right, if the listener will run with CAP_NET_BIND_SERVICE", output)
+
+    def test_an_address_of_another_host(self) -> None:
+        output = self.run_("listener", _Socket(OSError(99, "Cannot assign requested address")), EX_UNAVAILABLE)
+        self.assertEqual(2, output.count("-> set SWL_ADDRS to an address of this host"))
+        self.assertIn("-> set APIS_ADDRS to an address of this host", output)
 
     def test_settings_that_cant_be_read(self) -> None:
         self.environment["SWL_PORT"] = "many"
@@ -269,7 +296,7 @@ class Listener(DoctorTestCase):
 
     def test_an_address_of_ipv6_is_tried_as_such(self) -> None:
         with mock.patch.object(socket, "socket") as made:
-            checkFreePort("::", 1)
+            checkFreePort("UDP", "::", 1, "SWL_PORT")
         made.assert_called_once_with(socket.AF_INET6, socket.SOCK_DGRAM)
 
     def test_every_file_of_the_apis_tls_is_read(self) -> None:
