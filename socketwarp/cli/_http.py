@@ -142,7 +142,8 @@ class Api:
         try:
             yield
         except ssl.SSLCertVerificationError as error:
-            text = f"{self.url}: the listener isn't believed: {error.verify_message}: is --ca right, and the name?"
+            reason = error.verify_message.rstrip(".")
+            text = f"{self.url}: the listener isn't believed: {reason}: is --ca right, and the name?"
             raise Failed(text, EX_NOPERM) from None
         except ssl.SSLError as error:
             raise self._refusedByTls(error) from None

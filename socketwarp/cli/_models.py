@@ -28,6 +28,13 @@ class PortLimits:
 
 
 @attrs.frozen
+class PortOptions:
+    """What else a port does."""
+
+    proxy_protocol: int | None = None
+
+
+@attrs.frozen
 class Port:
     """A port: the wish, and what has become of it."""
 
@@ -37,6 +44,7 @@ class Port:
     target_port: int
     bind_address: str
     limits: PortLimits
+    options: PortOptions
     state: str
     reason: str | None
     connections: int

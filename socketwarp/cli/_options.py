@@ -4,7 +4,7 @@ import re
 import ssl
 from collections.abc import Callable
 from functools import wraps
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,13 +22,25 @@ Command = Callable[..., None]
 asJson = click.option("--json", "asJson", is_flag=True, help="Print JSON, for programs.")
 dryRun = click.option("--dry-run", "dryRun", is_flag=True, help="Say what would be, and change nothing.")
 
-#: Where the API is, and who calls it: name, variable, what it is.
+#: Where the API is, and who calls it: name, variable, what it is. Shells complete what is a path.
 _SERVER = (
-    ("url", "--url", "SOCKETWARP_URL", f"The listener's API; {DEFAULT_URL} by default."),
-    ("ca", "--ca", "SOCKETWARP_CA", "Roots (PEM) that sign the API's certificate; the system's by default."),
-    ("cert", "--cert", "SOCKETWARP_CERT", "Our certificate (PEM), if the API asks for one."),
-    ("key", "--key", "SOCKETWARP_KEY", "Its private key (PEM)."),
-    ("tokenFile", "--token-file", "SOCKETWARP_TOKEN_FILE", "File with our token, if the API asks for one."),
+    ("url", "--url", None, "SOCKETWARP_URL", f"The listener's API; {DEFAULT_URL} by default."),
+    (
+        "ca",
+        "--ca",
+        click.Path(),
+        "SOCKETWARP_CA",
+        "Roots (PEM) that sign the API's certificate; the system's by default.",
+    ),
+    ("cert", "--cert", click.Path(), "SOCKETWARP_CERT", "Our certificate (PEM), if the API asks for one."),
+    ("key", "--key", click.Path(), "SOCKETWARP_KEY", "Its private key (PEM)."),
+    (
+        "tokenFile",
+        "--token-file",
+        click.Path(),
+        "SOCKETWARP_TOKEN_FILE",
+        "File with our token, if the API asks for one.",
+    ),
 )
 
 
@@ -38,8 +50,9 @@ def serverOptions(command: Command, variables: bool = True) -> Command:
 
     :param variables: whether to look at the environment: done once, before the command's name.
     """
-    for name, flag, variable, text in reversed(_SERVER):
-        option = click.option(flag, name, envvar=variable if variables else None, help=f"{text} [{variable}]")
+    for name, flag, kind, variable, text in reversed(_SERVER):
+        read = variable if variables else None
+        option = click.option(flag, name, type=kind, envvar=read, help=f"{text} [{variable}]")
         command = option(command)
     return command
 
@@ -106,14 +119,19 @@ def _tls(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca)
     except OSError as error:
-        raise ConfigurationError(f"--ca {ca!r} can't be used: {error.strerror or error}") from None
+        raise ConfigurationError(f"--ca {ca!r} can't be used: {_reason(error)}") from None
     if cert is not None:
         try:
             context.load_cert_chain(cert, key)
         except OSError as error:
-            reason = error.strerror or error
-            raise ConfigurationError(f"--cert {cert!r} with --key {key!r} can't be used: {reason}") from None
+            text = f"--cert {cert!r} with --key {key!r} can't be used: {_reason(error)}"
+            raise ConfigurationError(text) from None
     return context
+
+
+def _reason(error: OSError) -> str:
+    """The system's words, or OpenSSL's without where in its bindings they come from."""
+    return re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", error.strerror or str(error))
 
 
 def readToken(path: str) -> str:
@@ -148,6 +166,31 @@ def duration(text: str | float) -> float:
     if match is None:
         raise click.BadParameter(f"{text!r} is no time such as 90s, 15m, 2h or 7d")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def address(text: str) -> str:
+    """
+    An IP address.
+
+    :raises click.BadParameter: it isn't one.
+    """
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no address such as 198.51.100.7 or 2001:db8::7") from None
+
+
+def network(text: str) -> str:
+    """
+    A network, or an address alone.
+
+    :raises click.BadParameter: it isn't one.
+    """
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        text = f"{text!r} is no network such as 198.51.100.0/24 or 2001:db8::/32"
+        raise click.BadParameter(text) from None
 
 
 def target(text: str) -> tuple[str, int]:

@@ -5,7 +5,7 @@ import click
 from ..errors import EX_NOPERM
 from ._http import Api, exitFor
 from ._models import Explanation, Port, Probe, Step, understood
-from ._options import asJson, callsApi, duration, target
+from ._options import address, asJson, callsApi, duration, target
 from ._show import showJson, showSeconds, showTable
 from ._waiting import REACHED
 
@@ -27,15 +27,15 @@ def probe(
     seconds: float,
     asJson: bool,
 ) -> None:
-    """
+    r"""
     Have the connector UID dial HOST:PORT, or the one of an open PORT its target, and time each step.
 
-    Ends with 0 if the target was reached.
+    Ends with 0 if the target was reached. With --send, it waits until the target answers, or --time is over.
 
     \b
     Examples:
       socketwarp probe 2222
-      socketwarp probe office 192.0.2.7:80 --send 'GET / HTTP/1.0' --json
+      socketwarp probe office 192.0.2.7:80 --send $'GET / HTTP/1.0\r\n\r\n'
     """
     uid, (host, port) = (what, target) if target is not None else _targetOf(api, what)
     body = {"uid": uid, "host": host, "port": port, "send": send, "seconds": seconds}
@@ -73,7 +73,7 @@ def _show(probed: Probe) -> None:
 
 @click.command("explain", short_help="Would a visitor get through, and who says no?")
 @click.argument("port", type=click.IntRange(1, 65535))
-@click.argument("source", metavar="ADDRESS")
+@click.argument("source", type=address, metavar="ADDRESS")
 @click.option("--dial", is_flag=True, help="Have the connector dial the target, and say what its own rules say.")
 @asJson
 @callsApi

@@ -101,6 +101,8 @@ def _disconnect(api: Api, uid: str, deny: float | None, dryRun: bool, asJson: bo
         return
     gone = understood(answer, Dismissed)
     told = f"; not let in again for {gone.denied_seconds:g} s" if gone.denied_seconds else ""
+    if deny == 0:
+        told = "; it would be let in again" if dryRun else "; it is let in again"
     say(f"{gone.uid}: {gone.sessions} sessions {'would be ' if dryRun else ''}ended{told}")
 
 

@@ -4,12 +4,13 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import click
 
-from ..errors import NoSuchPort
+from ..errors import NoSuchPort, PreconditionFailed
 from ._http import Api, Failed, withQuery
 from ._models import Closed, Port, PortLimits, understood
-from ._options import asJson, callsApi, dryRun, duration, target
+from ._options import address, asJson, callsApi, dryRun, duration, network, target
 from ._show import say, showJson, showTable
 from ._waiting import waitForTarget
 
@@ -22,8 +23,15 @@ EVERY_ADDRESS = "0.0.0.0"
 @click.argument("port", type=click.IntRange(0, 65535))
 @click.argument("uid")
 @click.argument("target", type=target, metavar="HOST:PORT")
-@click.option("--bind", metavar="ADDRESS", help="Where visitors come in; every IPv4 address by default.")
-@click.option("--source", "sources", multiple=True, metavar="NETWORK", help="Let in visitors from there; repeatable.")
+@click.option("--bind", type=address, metavar="ADDRESS", help="Where visitors come in; every IPv4 address by default.")
+@click.option(
+    "--source",
+    "sources",
+    type=network,
+    multiple=True,
+    metavar="NETWORK",
+    help="Let in visitors from there; repeatable.",
+)
 @click.option("--for", "lifetime", type=duration, help="Close the port after that time.")
 @click.option("--total", type=click.IntRange(1), help="Close it after so many visitors.")
 @click.option("--at-once", "atOnce", type=click.IntRange(1), help="Let in so many visitors at a time.")
@@ -79,7 +87,13 @@ def openPort(
     body = {"uid": uid, "target_host": target[0], "target_port": target[1]} | wish
     conditions = {"If-None-Match": "*"} if isNew else {} if there is None else {"If-Match": there["etag"]}
     path = withQuery(f"/v1/ports/{port}", dry_run=1 if dryRun else None)
-    opened = api.call("PUT", path, body, headers=conditions)
+    try:
+        opened = api.call("PUT", path, body, headers=conditions)
+    except Failed as error:
+        if error.code != PreconditionFailed.code:
+            raise
+        text = "is there already" if isNew else "was changed by somebody else meanwhile: look at it, and try again"
+        raise Failed(f"port {port} {text} ({error.code})", error.exitCode, error.code) from None
     if dryRun:
         _show(opened, asJson, f"port {port} would be open for {uid} to {_target(target)}{kept}")
         return
@@ -116,10 +130,10 @@ def _keeping(there: Any, given: dict[str, Any]) -> tuple[dict[str, Any], str]:  
     }
     kept = {name: value for name, value in limits.items() if name not in given["limits"]}
     words = [showLimits(understood(kept, PortLimits), there["used"])]
-    words += [f"{name} {value}" for name, value in options.items() if name not in given["options"]]
+    words += _showOptions({name: value for name, value in options.items() if name not in given["options"]})
     if "bind_address" not in given and there["bind_address"] != EVERY_ADDRESS:
         words.append(f"bound to {there['bind_address']}")
-    told = ", ".join(filter(None, words)).replace("proxy_protocol", "PROXY protocol")
+    told = ", ".join(filter(None, words))
     return wish, f"; as before: {told}" if told else ""
 
 
@@ -170,7 +184,8 @@ def listPorts(api: Api, port: int | None, asJson: bool) -> None:
 def _row(port: Port) -> tuple[object, ...]:
     state = f"{port.state}: {port.reason}" if port.reason else port.state
     target = _target((port.target_host.strip("[]"), port.target_port))
-    return port.port, port.uid, target, state, port.connections, port.bind_address, showLimits(port.limits, port.used)
+    words = filter(None, [showLimits(port.limits, port.used), *_showOptions(attrs.asdict(port.options))])
+    return port.port, port.uid, target, state, port.connections, port.bind_address, ", ".join(words)
 
 
 def showLimits(limits: PortLimits, used: int) -> str:
@@ -187,6 +202,11 @@ def showLimits(limits: PortLimits, used: int) -> str:
     if limits.sources:
         words.append(f"from {' '.join(limits.sources)}")
     return ", ".join(words)
+
+
+def _showOptions(options: dict[str, Any]) -> list[str]:  # Any: JSON
+    version = options.get("proxy_protocol")
+    return [f"PROXY protocol {version}"] if version else []
 
 
 def _target(target: tuple[str, int]) -> str:

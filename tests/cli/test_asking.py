@@ -46,6 +46,9 @@ class Explain(CliCase):
         self.assertRegex(self.run_("explain", "18080", "10.0.0.1", status=77).stdout, "NO +listener +port-sources")
         self.assertFalse(self.json("explain", "18080", "10.0.0.1", status=77)["allowed"])
 
+    def test_wrong_usage(self) -> None:
+        self.assertIn("is no address", self.run_("explain", "18080", "10.0.0.0/8", status=2).stderr)
+
     def test_the_connector_is_asked_when_told_to(self) -> None:
         step = {"end": "connector", "question": "target", "allowed": True, "rule": "dialled 10.0.0.5:80"}
         self.plan("explainVisitor", {"allowed": True, "target": "10.0.0.5:80", "steps": [step]})

@@ -41,7 +41,7 @@ class Connectors(CliCase):
         self.assertRegex(listed, r"(?m)^uid-1 +18080 +denied until 1970-01-01 01:00:00Z$")
         self.assertRegex(self.run_("connectors", "uid-1").stdout, "denied until +1970-01-01 01:00:00Z")
         self.assertEqual([], self.json("status", status=0)["connectors"])
-        self.run_("connectors", "uid-1", "--disconnect", "--deny", "0")
+        self.assertIn("let in again", self.run_("connectors", "uid-1", "--disconnect", "--deny", "0").stdout)
         self.assertEqual([], self.json("connectors"))
 
     def test_wrong_usage(self) -> None:

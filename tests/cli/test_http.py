@@ -100,9 +100,9 @@ class Alerts(CliCase):
 
     def test_a_listener_that_is_not_believed(self) -> None:
         error = ssl.SSLCertVerificationError(1, "no")
-        error.verify_message = "self-signed certificate"
+        error.verify_message = "certificate is not valid for 'h'."
         text, status = self.failed(error)
-        self.assertIn("isn't believed: self-signed certificate", text)
+        self.assertIn("isn't believed: certificate is not valid for 'h': is", text)
         self.assertEqual(77, status)
 
     def test_no_tls_at_all(self) -> None:
@@ -139,6 +139,13 @@ class Options(SynchronousTestCase):
             files = [None if name is None else self.path(name) for name in (ca, cert, key)]
             error = self.assertRaises(ConfigurationError, makeApi, "https://h", *files, None)
             self.assertIn(self.path(ca or cert or ""), str(error))
+            self.assertNotRegex(str(error), r"_ssl|\[")
+
+    def test_a_key_that_is_not_the_certificates(self) -> None:
+        Authority().issue("other").writePair(self.directory, "other")
+        files = [self.path(name) for name in ("own.crt", "other.key")]
+        error = self.assertRaises(ConfigurationError, makeApi, "https://h", None, *files, None)
+        self.assertTrue(str(error).endswith("can't be used: key values mismatch"), error)
 
     def test_a_token_is_all_that_its_file_holds(self) -> None:
         api = makeApi("http://localhost", None, None, None, self.path("token", "  secret\n"))

@@ -61,6 +61,13 @@ class Failures(SynchronousTestCase):
             listed = shown.partition("Commands:\n")[2].splitlines()
             self.assertEqual([], [line for line in listed if not line.endswith((".", "?")) or line.endswith("...")])
 
+    def test_shells_complete_paths(self) -> None:
+        """Of each option that names a file, so that the shell looks for it."""
+        for option in ("--ca", "--cert", "--key", "--token-file"):
+            environment = {"_SOCKETWARP_COMPLETE": "bash_complete", "COMP_WORDS": f"socketwarp list {option} ca"}
+            done = CliRunner().invoke(commands, env=environment | {"COMP_CWORD": "3"}, prog_name="socketwarp")
+            self.assertEqual("file,ca\n", done.output)
+
     def test_help_and_readme_name_the_exit_statuses(self) -> None:
         shown = CliRunner().invoke(commands, ["--help"]).output
         readme = (Path(__file__).parent.parent.parent / "README.rst").read_text()

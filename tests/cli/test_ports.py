@@ -37,7 +37,7 @@ class Ports(CliCase):
         self.assertEqual((2, "127.0.0.1"), (spec.options.proxyProtocol, spec.bindAddress))
         self.assertRegex(
             self.run_("list").stdout,
-            r"until \d{4}-.*Z, 0 of 5 used, 2 at once, idle 30 s, from 10.0.0.0/8 ::1/128",
+            r"until \d{4}-.*Z, 0 of 5 used, 2 at once, idle 30 s, from 10.0.0.0/8 ::1/128, PROXY protocol 2\n",
         )
 
     def test_an_ipv6_target_is_bracketed(self) -> None:
@@ -80,13 +80,13 @@ class Ports(CliCase):
         self.plan("getPort", shown)
         self.client.callJson("PUT", "/v1/ports/18080", {**WISH, "limits": {"total": 5}})
         failed = self.run_("open", "18080", "uid-1", "10.0.0.5:81", status=1)
-        self.assertIn("precondition-failed", failed.stderr)
+        self.assertIn("port 18080 was changed by somebody else meanwhile", failed.stderr)
         self.assertEqual(5, self.rig.ports.specs()[0].limits.total)
 
     def test_new_refuses_what_is_there(self) -> None:
         self.open(18080, "--new")
-        self.assertIn(
-            "precondition-failed",
+        self.assertEqual(
+            "socketwarp: port 18080 is there already (precondition-failed)\n",
             self.run_("open", "18080", "uid-1", "10.0.0.5:81", "--new", status=1).stderr,
         )
 
@@ -105,12 +105,15 @@ class Ports(CliCase):
             self.assertIn("is no target", self.run_("open", "1", "u", target, status=2).stderr)
         for time in ("5x", "-1", "", "1e9"):
             self.assertIn("is no time", self.run_("open", "1", "u", "h:1", "--for", time, status=2).stderr)
+        for network in ("x", "10.0.0.1/8", "10.0.0.0/33", ""):
+            self.assertIn("is no network", self.run_("open", "1", "u", "h:1", "--source", network, status=2).stderr)
+        self.assertIn("is no address", self.run_("open", "1", "u", "h:1", "--bind", "10.0.0.0/8", status=2).stderr)
         self.run_("open", "1", "u", "h:1", "--wait", "--dry-run", status=2)
         self.run_("open", "65536", "u", "h:1", status=2)
         self.assertEqual([], self.sent)
 
     def test_what_the_api_finds_wrong_is_wrong_usage_as_well(self) -> None:
-        self.assertIn("bad-request", self.run_("open", "1", "u", "h:1", "--source", "x", status=2).stderr)
+        self.assertIn("bad-request", self.run_("open", "1", "u\x01", "h:1", status=2).stderr)
 
 
 class Waiting(CliCase):
