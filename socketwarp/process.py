@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
+import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReactorTime
@@ -47,14 +48,21 @@ def parametersOf(kind: type[CommonSettings]) -> list[list[str | None]]:
     """The ``optParameters`` of an end: one for each setting, and ``--config``."""
     default = kind.defaultFile or "none"
     file = f"Settings file, TOML (*.toml) or JSON. [{kind.prefix}_SETTINGS; default: {default}]"
-    settings = settingsOf(kind).values()
-    return [["config", None, None, file], *([names.flag, None, None, _describe(names)] for names in settings)]
+    defaults = {field.name: field.default for field in attrs.fields(kind)}
+    return [
+        ["config", None, None, file],
+        *([names.flag, None, None, _describe(names, defaults[name])] for name, names in settingsOf(kind).items()),
+    ]
 
 
-def _describe(names: Setting) -> str:
+def _describe(names: Setting, default: object) -> str:
+    """What an option is, where else it can be set, and what it is without, if that can be said in a word."""
+    shown = f"; default: {default:g}" if isinstance(default, float) else ""
+    if isinstance(default, str | int) and not isinstance(default, bool):
+        shown = f"; default: {default}"
     unit = f" ({names.unit})" if names.unit else ""
     help = f"file with the {names.help}" if names.secret else names.help
-    return f"{help[0].upper()}{help[1:]}{unit}. [{names.variables[-1]}]"
+    return f"{help[0].upper()}{help[1:]}{unit}. [{names.variables[-1]}{shown}]"
 
 
 _STATUSES = """\

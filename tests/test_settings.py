@@ -208,6 +208,18 @@ class Precedence(SettingsTests):
             load(Secretive, {}, {"X_PASSWORD": "wrong"})
         self.assertEqual(str(caught.exception), "X_PASSWORD: ******** is not a good one")
 
+    def test_aSecretInThePlaceOfItsFileIsMasked(self) -> None:
+        """A log is read by more people than a command line."""
+        needed = {name: "x" for name in ("SWC_CERT_PATH", "SWC_KEY_PATH", "SWC_CA_PATH", "SWC_SERVER_NAME")}
+        for flags, environment in (
+            ({"proxy-file": "http://me:sesame@h:1"}, needed),
+            ({}, needed | {"SWC_PROXY_FILE": "http://me:sesame@h:1"}),
+        ):
+            with self.assertRaises(ConfigurationError) as caught:
+                load(ConnectorSettings, flags, environment)
+            self.assertIn("******** is no file: put it into one", str(caught.exception))
+            self.assertNotIn("sesame", str(caught.exception))
+
 
 class BadSettings(SettingsTests):
     """One line: the setting by its user's name, the value, the remedy."""

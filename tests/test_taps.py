@@ -97,10 +97,12 @@ class OptionTests(TapTests):
                 self.assertEqual(options[setting.flag], "x")
 
     def test_helpNamesTheEnvironment(self) -> None:
-        """And the unit."""
+        """And the unit, and the default, where there is one."""
         text = " ".join(str(listener_tap.Options()).split())
-        self.assertIn("QUIC (UDP) port. [SWL_PORT]", text)
-        self.assertIn("(seconds). [SWL_IDLE_SECONDS]", text)
+        self.assertIn("QUIC (UDP) port. [SWL_PORT; default: 11443]", text)
+        self.assertIn("(seconds). [SWL_IDLE_SECONDS; default: 60]", text)
+        for variable in ("APIS_HOSTS", "APIS_ALLOW_UNAUTHENTICATED", "SWL_STATE_DIR", "SWL_POLICY_PATH"):
+            self.assertIn(f"[{variable}]", text)
         self.assertIn("[SWL_SETTINGS; default: none]", text)
         self.assertIn("[SWC_SETTINGS; default: settings.json]", " ".join(str(connector_tap.Options()).split()))
 

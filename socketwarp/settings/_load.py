@@ -193,6 +193,8 @@ def _fromSecretFile(setting: Setting, name: str, path: str, source: str) -> _Fou
         with open(path, "rb") as file:
             text = file.read(MAXIMUM_FILE).decode().strip()
     except (OSError, ValueError) as error:
+        if "://" in path:  # the secret itself, in the place of the file
+            raise ConfigurationError(f"{name}: {MASK} is no file: put it into one, and name that") from None
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigurationError(f"{name}: {path!r} can't be read: {reason}") from None
     if not text:
