@@ -26,7 +26,7 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
     "stream.refused": (LogLevel.warn, "session {session}: no connection for a stream: {reason} ({code})"),
     "connection.ended": (
         LogLevel.info,
-        "connection {connection} to {target} ended after {seconds} s, {bytesIn} bytes in, {bytesOut} out: {reason} "
+        "connection {connection} to {target} ended after {seconds} s, {bytes_in} bytes in, {bytes_out} out: {reason} "
         "(visitor: {peer}, port: {port}, uid: {uid}, session: {session})",
     ),
     "events.suppressed": (

@@ -122,8 +122,8 @@ class IncomingStreams:
             session=conversation.session.sessionId,
             target=place(preamble.host, preamble.port),
             seconds=round(self.clock.seconds() - connection.began, 3),
-            bytesIn=totals.toTcp,
-            bytesOut=totals.toStream,
+            bytes_in=totals.toTcp,
+            bytes_out=totals.toStream,
             code=totals.ending,
             reason=reason,
         )

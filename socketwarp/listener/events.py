@@ -60,7 +60,7 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
     ),
     "visitor.ended": (
         LogLevel.info,
-        "{connection}: {peer} at port {port} to {uid} ended after {seconds} s, {bytesIn} bytes in, {bytesOut} out: "
+        "{connection}: {peer} at port {port} to {uid} ended after {seconds} s, {bytes_in} bytes in, {bytes_out} out: "
         "{reason} ({session})",
     ),
     "api.changed": (LogLevel.info, "{who} at {peer}: {action} {subject}: {outcome}"),

@@ -89,8 +89,8 @@ class Metrics:
                 self._seriesOf(fields["port"]).accepted.inc()
             case "visitor.ended":
                 series = self._seriesOf(fields["port"])
-                series.bytesIn.inc(_number(fields["bytesIn"]))
-                series.bytesOut.inc(_number(fields["bytesOut"]))
+                series.bytesIn.inc(_number(fields["bytes_in"]))
+                series.bytesOut.inc(_number(fields["bytes_out"]))
                 self._seconds.observe(_number(fields["seconds"]))
             case "visitor.refused":
                 self._refused.labels(str(fields["port"]), str(fields["code"])).inc()

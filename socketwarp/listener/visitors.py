@@ -223,8 +223,8 @@ class Visitor:
         self._events.emit(
             "visitor.ended",
             seconds=round(self._clock.seconds() - self._since, 3),
-            bytesIn=totals.toStream,
-            bytesOut=totals.toTcp,
+            bytes_in=totals.toStream,
+            bytes_out=totals.toTcp,
             code=totals.ending,
             reason=totals.ending if totals.error is None else str(totals.error),
             **self._who(),

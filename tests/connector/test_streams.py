@@ -107,7 +107,7 @@ class Carrying(StreamTests):
         self.assertEqual((bytes(receiver.data), receiver.events[-2:]), (b"answer", ["fin", "over"]))
         event = self.ended(events)
         self.assertEqual(
-            (event["connection"], event["target"], event["code"], event["bytesIn"], event["bytesOut"]),
+            (event["connection"], event["target"], event["code"], event["bytes_in"], event["bytes_out"]),
             ("3-17", "10.0.0.1:80", "finished", 11, 6),
         )
 

@@ -220,7 +220,7 @@ class Records(ControlCase):
         self.assertEcho(server, port)
         ended = json.loads(self.listener.waitFor('"visitor.ended"'))
         self.assertEqual(("uid-1", session, port), (ended["uid"], ended["session"], ended["port"]))
-        self.assertEqual((5, 5), (ended["bytesIn"], ended["bytesOut"]))
+        self.assertEqual((5, 5), (ended["bytes_in"], ended["bytes_out"]))
         self.assertEnds(self.connector, self.listener)
         for process in (self.listener, self.connector):
             for line in process.lines:

@@ -251,7 +251,7 @@ class PortTests(SynchronousTestCase):
         self.assertEqual((there, True), (target.payload, target.ended))
         self.assertEqual((back, True), (bytes(visitor.received), visitor.sawFin))
         (ended,) = self.rig.told("visitor.ended")
-        self.assertEqual(("finished", len(there), len(back)), (ended["code"], ended["bytesIn"], ended["bytesOut"]))
+        self.assertEqual(("finished", len(there), len(back)), (ended["code"], ended["bytes_in"], ended["bytes_out"]))
         self.assertEqual("session-1", ended["session"])
         self.assertEqual(0, self.rig.lobby.count)
 

@@ -200,7 +200,7 @@ class VisitorTests(SynchronousTestCase):
         visitor.remoteFinishes()
         self.rig.settle()
         (told,) = self.rig.told("visitor.ended")
-        self.assertEqual((5, 3, 2, "finished"), (told["bytesIn"], told["bytesOut"], told["seconds"], told["reason"]))
+        self.assertEqual((5, 3, 2, "finished"), (told["bytes_in"], told["bytes_out"], told["seconds"], told["reason"]))
         self.assertEqual("198.51.100.7:50000", told["peer"])
 
     def test_anIpv4VisitorOfADualStackSocketIsAnIpv4Visitor(self) -> None:
