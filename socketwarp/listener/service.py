@@ -296,9 +296,9 @@ class ListenerService(Service):
         super().startService()
         tls = self.tlsAddress
         self._log.info(
-            "listening for connectors at {quic}{tls}, API at {api}",
+            f"listening for connectors at {{quic}}{'' if tls is None else ' and, over TLS, at {tls}'}, API at {{api}}",
             quic=showAddress(self.quicAddress),
-            tls="" if tls is None else f" and, over TLS, at {showAddress(tls)}",
+            tls=None if tls is None else showAddress(tls),
             api=showAddress(self.apiAddress),
         )
 

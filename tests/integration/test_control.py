@@ -206,6 +206,7 @@ class Records(ControlCase):
         """As usual, but for the log's format."""
         self.listener = self.start("swlistener")
         told = json.loads(self.listener.waitFor("listening for connectors at"))
+        self.assertEqual(told["quic"], told["tls"])
         self.settings["service_port"] = int(told["quic"].rpartition(":")[2])
         self.api = ("127.0.0.1", int(told["api"].rpartition(":")[2]))
         return self.listener
