@@ -193,15 +193,16 @@ def _overTls(settings: ConnectorSettings, listener: ListenerName, error: Excepti
     where = f"{listener.host}, TCP port {settings.portsOf(listener)[1]}{f', through {proxy}' if proxy else ''}"
     if error is None:
         return Finding("fine", f"a listener lets us in by TLS at {where}")
-    status = EX_UNAVAILABLE
+    status, reason = EX_UNAVAILABLE, str(error)
     if isinstance(error, ProxyFailed):
         remedy = "mend that there, or name the listener in SWC_NO_PROXY if it is reached without"
     elif isinstance(error, OSError):
+        reason = error.strerror or reason
         remedy = "is TLS on there (SWL_TLS_PORT), the port right, and TCP let through by every firewall on the way?"
     else:
         remedy = "see the listener's log, and mend the certificate, or server_name"
         status = EX_NOPERM if _isRefusal(error) else EX_UNAVAILABLE
-    return Finding("problem", f"no listener lets us in by TLS at {where}: {error}", remedy, status)
+    return Finding("problem", f"no listener lets us in by TLS at {where}: {reason}", remedy, status)
 
 
 def _trusted(files: Files) -> Credentials | None:

@@ -216,7 +216,7 @@ class BothCarriers(DoctorTestCase):
     def test_no_tls_is_no_problem_while_quic_gets_through(self) -> None:
         self.byTls = ConnectionRefusedError(111, "Connection refused")
         output = self.run_("connector", _Socket(VERSION_NEGOTIATION))
-        self.assertIn("warning  no listener lets us in by TLS", output)
+        self.assertRegex(output, "warning  no listener lets us in by TLS at .*11443: Connection refused\n")
         self.assertIn("-> nothing, while QUIC gets through: is TLS on there (SWL_TLS_PORT)", output)
 
     def test_a_refusal_is_one_by_whichever_carrier(self) -> None:
