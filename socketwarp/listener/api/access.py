@@ -70,11 +70,16 @@ class Caller:
         return not self.uids or (uid is not None and any(fnmatchcase(uid, each) for each in self.uids))
 
     def claim(self, port: int, uid: str) -> None:
-        """:raises errors.AccessDenied: when this port for this uid isn't the caller's."""
-        self.claimUid(uid)
+        """
+        Whose uid a port that is there has, isn't said.
+
+        :raises errors.AccessDenied: when this port for this uid isn't the caller's.
+        """
         if not self.seesPort(port):
             what = f"port {port}" if port else "any free port: name one of its own"
             raise AccessDenied(f"{self.name} has nothing to do with {what}")
+        if not self.seesUid(uid):
+            raise AccessDenied(f"{self.name} has nothing to do with the uid that port {port} is for")
 
     def claimUid(self, uid: str) -> None:
         """:raises errors.AccessDenied: when the uid isn't the caller's."""
