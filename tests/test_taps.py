@@ -430,7 +430,7 @@ class LogLevels(TapTests):
         limitLog("info", "json")
         globalLogBeginner.beginLoggingTo([textFileLogObserver(file)])
         log = Logger(namespace="test", observer=publisher)
-        log.info("{uid} is\nhere", uid="uid-1", event="connector.connected", target=Path("x"))
+        log.info("{uid} is\nhere", uid="uid-1", event="connector.connected", target=Path("x"), isError=0, system="-")
         try:
             raise ZeroDivisionError("no")
         except ZeroDivisionError:

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.listener import events
 from socketwarp.listener.events import Event, Events
+from tests.manual import eventFields
 
 
 class EventTests(SynchronousTestCase):
@@ -67,6 +68,15 @@ class EventTests(SynchronousTestCase):
         summary, last = self.events.since(int(burst))
         self.assertEqual({"name": "api.refused", "count": 1000 - burst}, summary.fields)
         self.assertEqual("api.refused", last.name)
+
+    def test_thatIsWhoeverComesToAPortOfOurs(self) -> None:
+        """Without having shown who it is."""
+        fields = eventFields("api.rst")
+        for name in ("connector.refused", "visitor.connected", "visitor.refused", "visitor.ended", "api.refused"):
+            self.events = Events(lambda: 0.0)
+            for _ in range(1001):
+                self.events.emit(name, **dict.fromkeys(fields[name], ""))
+            self.assertLessEqual(self.events.last, 1000, name)
 
     def test_othersAreToldAllTheSame(self) -> None:
         for _ in range(1000):
