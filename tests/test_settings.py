@@ -366,6 +366,9 @@ class BadFiles(SettingsTests):
         line = self.listenerRefusal(SWL_SETTINGS="/nowhere/at/all.json")
         self.assertEqual(line, "SWL_SETTINGS: '/nowhere/at/all.json': no such file: create it, or name another")
         self.assertIn("can't be read: Is a directory", self.listenerRefusal(SWL_SETTINGS="/"))
+        self.assertEqual(
+            "SWL_SETTINGS: '' is empty: name a file, or leave it out", self.listenerRefusal(SWL_SETTINGS="")
+        )
         with self.assertRaises(ConfigurationError) as caught:
             load(ListenerSettings, {"config": "/nowhere"}, {})
         self.assertIn("--config: '/nowhere'", self.oneLine(caught.exception))

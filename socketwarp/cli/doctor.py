@@ -33,7 +33,7 @@ from ..identity.local import readAccessRules
 from ..identity.pem import SettingFile, readCertificates, readPrivateKey, readRevocationLists
 from ..identity.scep import DEADLINE, HEADER, decision, headerValue, scepAgent
 from ..rules.check import ruleFiles
-from ..settings import CommonSettings, ConnectorSettings, ListenerName, ListenerSettings, load
+from ..settings import CommonSettings, ConnectorSettings, ListenerName, ListenerSettings, load, settingsOf
 from ..wire.dialect import DIALECTS
 from ._options import asJson
 from ._overtls import Outcomes, lookOverTls
@@ -99,6 +99,7 @@ def _checkListener(config: str | None) -> Iterator[Finding]:
         yield Finding("problem", str(e))
         return
     yield Finding("fine", "the settings can be read")
+    yield from checkVariables(ListenerSettings, ("SWL_", "APIS_"))
     files = Files("server", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
     yield from checkFiles(files)
     yield from _checkApi(settings)
@@ -108,6 +109,14 @@ def _checkListener(config: str | None) -> Iterator[Finding]:
     elif settings.accessPath is not None:
         yield from _checkAccess(SettingFile("SWL_ACCESS_PATH", settings.accessPath))
     yield from _checkRules(settings)
+
+
+def checkVariables(kind: type[CommonSettings], prefixes: tuple[str, ...]) -> Iterator[Finding]:
+    """Variables that look like settings and are none, since an end passes them over."""
+    known = {f"{kind.prefix}_SETTINGS", *(name for each in settingsOf(kind).values() for name in each.variables)}
+    for name in sorted(os.environ.keys() - known):
+        if name.startswith(prefixes):
+            yield Finding("warning", f"{name} is no setting, and not read", "is it misspelt, or of another version?")
 
 
 def _checkApi(settings: ListenerSettings) -> Iterator[Finding]:
@@ -151,6 +160,7 @@ def _checkConnector(config: str | None) -> Iterator[Finding]:
         yield Finding("problem", str(e))
         return
     yield Finding("fine", "the settings can be read")
+    yield from checkVariables(ConnectorSettings, ("SWC_",))
     files = Files("client", settings.certPath, settings.keyPath, settings.caPath, *_lists(settings))
     yield from checkFiles(files)
     yield from _checkRules(settings)

@@ -103,8 +103,11 @@ def _readFile(
 ) -> tuple[Path | None, Mapping[str, object]]:
     """The settings file's path and content; nothing when there is none and nobody named one."""
     variable = f"{kind.prefix}_SETTINGS"
-    named = flags.get("config") or environment.get(variable)
-    name = "--config" if flags.get("config") else variable
+    name, named = "--config", flags.get("config")
+    if named is None:
+        name, named = variable, environment.get(variable)
+    if named is not None and not named.strip():
+        raise ConfigurationError(f"{name}: {named!r} is empty: name a file, or leave it out")
     if named is None and kind.defaultFile is None:
         return None, {}
     path = Path(named or kind.defaultFile or "").absolute()

@@ -257,6 +257,15 @@ class Listener(DoctorTestCase):
         self.assertIn("fine     TCP port 8080 of 127.0.0.1 is free\n", output)
         self.assertIn("no problems found", output)
 
+    def test_a_misspelt_variable_is_named(self) -> None:
+        """Only those that look like this end's."""
+        self.environment |= {"SWL_PROT": "1", "APIS_HOST": "h", "SWC_PROT": "1", "PATH": "/bin"}
+        output = self.run_("listener", _Socket(None))
+        named = re.findall("warning  (.*) is no setting, and not read", output)
+        self.assertEqual(["APIS_HOST", "SWL_PROT"], named)
+        output = self.run_("connector", _Socket(VERSION_NEGOTIATION), EX_UNAVAILABLE)
+        self.assertIn("SWC_PROT is no setting", output)
+
     def test_a_taken_port_may_be_the_running_listener(self) -> None:
         output = self.run_("listener", _Socket(OSError(98, "Address already in use")))
         self.assertIn("no problems found", output)
