@@ -235,13 +235,15 @@ class StoreTests(SynchronousTestCase):
         """With its own commands: a copy, an upgrade that changes the schema, the older release again."""
         self.store.load()
         self.done(self.store.put(SPEC))
-        self.manual("vacuum into")
+        for _ in range(2):  # there may be a copy from an earlier upgrade
+            for command in ("rm -f /root/", "vacuum into"):
+                self.manual(command)
         self.done(self.store.close())
         self.patch(store, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE from_the_future (a)"))
         self.assertEqual([Kept(SPEC)], self.again())
         self.patch(store, "MIGRATIONS", MIGRATIONS)
         self.assertIn("it was written by a newer release", self.refusal())
-        for command in ("cat /root/ports.sqlite3", "rm -f"):
+        for command in ("cat /root/ports.sqlite3", "rm -f /var/"):
             self.manual(command)
         self.assertEqual([Kept(SPEC)], self.again())
 
