@@ -1,6 +1,7 @@
 """``socketwarp token``: make a token for the API."""
 
 import json
+import os
 import re
 from hashlib import sha256
 from secrets import token_urlsafe
@@ -43,6 +44,8 @@ def token(name: str, role: str, ports: tuple[str, ...], uids: tuple[str, ...], o
             raise click.UsageError(f"{given!r}: a printable text is needed")
     for given in ports:
         _checkPorts(given)
+    if out is not None and os.path.lexists(out):
+        raise ConfigurationError(f"--out {out!r} exists already: name another file, or move it away")
     made = token_urlsafe(SIZE)
     record = {"name": name, "sha256": sha256(made.encode()).hexdigest(), "role": role, "ports": ports, "uids": uids}
     lines = _toml({key: value for key, value in record.items() if value})

@@ -30,7 +30,9 @@ class Token(CliCase):
         self.assertEqual(sha256(secret.encode()).hexdigest(), parseTokens(made.stdout)[0].sha256)
         self.assertNotIn(secret, made.output)
         self.assertEqual(0o600, stat.S_IMODE(os.stat(path).st_mode))
-        self.assertIn("exists", self.run_("token", "a", "--out", path, status=78).stderr)
+        failed = self.run_("token", "a", "--out", path, status=78)
+        self.assertIn("exists already: name another file", failed.stderr)
+        self.assertNotIn("--force", failed.stderr)  # which there isn't: a token that is in use is worth a thought
 
     def test_json(self) -> None:
         made = self.json("token", "a")
