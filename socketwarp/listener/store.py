@@ -226,8 +226,9 @@ class SqlitePortStore:
                     f"SWL_STATE_DIR: the database {self.path} can't be trusted ({error}): put a backup in its place, "
                     "or move it and its -wal file away to start with no open ports"
                 ) from error
+            reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigurationError(
-                f"SWL_STATE_DIR: {self.path} can't be opened ({error}): name a directory that we may write to"
+                f"SWL_STATE_DIR: {self.path} can't be opened ({reason}): name a directory that we may write to"
             ) from error
 
     def put(self, spec: PortSpec, used: int = 0) -> Deferred[None]:

@@ -257,7 +257,7 @@ class StoreTests(SynchronousTestCase):
     def test_aDirectoryThatCannotBeMadeIsRefused(self) -> None:
         self.directory.parent.parent.mkdir()
         self.directory.parent.write_text("a file")
-        self.assertIn("SWL_STATE_DIR", self.refusal())
+        self.assertIn("can't be opened (Not a directory): name a directory", self.refusal())
 
     def test_aDatabaseThatCannotBeOpenedIsRefused(self) -> None:
         self.store.path.mkdir(parents=True)
