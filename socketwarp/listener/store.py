@@ -7,6 +7,7 @@ like success while every visitor is turned away. That is why a new database gets
 that is there and empty has lost what it held.
 """
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
@@ -113,7 +114,6 @@ for _network in (IPv4Network, IPv6Network):
 
 def _open(path: Path) -> tuple[sqlite3.Connection, list[Kept], dict[str, float]]:
     """The database, and the wishes and denials in it."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         _make(path)
     # The connection is used by one thread at a time: here before the reactor runs, then by RunInThread's only.
@@ -205,6 +205,7 @@ class SqlitePortStore:
     _inThread: RunInThread
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
     _denied: dict[str, float] = attrs.field(factory=dict, init=False)
+    _held: int | None = attrs.field(default=None, init=False)  # a descriptor of the directory
 
     @property
     def path(self) -> Path:
@@ -215,12 +216,15 @@ class SqlitePortStore:
         """
         Open the database; see `IPortStore.load`.
 
-        :raises errors.ConfigurationError: the directory can't be used, or the database is damaged or too new.
+        :raises errors.ConfigurationError: the directory can't be used, another listener uses it, or the database is
+            damaged or too new.
         """
         try:
+            self._hold()
             self._connection, wishes, self._denied = _open(self.path)
             return wishes
         except (sqlite3.Error, OSError, ValueError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
+            self._letGo()
             if _isDamage(error):
                 raise ConfigurationError(
                     f"SWL_STATE_DIR: the database {self.path} can't be trusted ({error}): put a backup in its place, "
@@ -230,6 +234,18 @@ class SqlitePortStore:
             raise ConfigurationError(
                 f"SWL_STATE_DIR: {self.path} can't be opened ({reason}): name a directory that we may write to"
             ) from error
+
+    def _hold(self) -> None:
+        """Have the directory for this process alone, until it ends: two listeners would undo each other's changes."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._held = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._letGo()
+            raise ConfigurationError(
+                f"SWL_STATE_DIR: another listener uses {self._directory}: end it, or name a directory of this one's own"
+            ) from None
 
     def put(self, spec: PortSpec, used: int = 0) -> Deferred[None]:
         """See `IPortStore.put`."""
@@ -270,6 +286,12 @@ class SqlitePortStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._letGo()
+
+    def _letGo(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def _change(self, statement: str, *values: int | float | str) -> Deferred[None]:
         return self._inThread(self._execute, statement, values)

@@ -37,15 +37,31 @@ class StoreTests(SynchronousTestCase):
 
     def again(self) -> list[Kept]:
         """What the next process finds; this one is killed, not closed."""
+        self.kill()
         store = self.makeStore()
         found = store.load()
         self.done(store.close())
         return found
 
+    def kill(self) -> None:
+        """The system lets go of what a process held."""
+        self.store._letGo()
+
     def refusal(self) -> str:
+        self.kill()
         error = self.assertRaises(ConfigurationError, self.makeStore().load)
         self.assertIn(str(self.store.path), str(error))
         return str(error)
+
+    def test_twoDoNotShareADirectory(self) -> None:
+        self.store.load()
+        other = self.makeStore()
+        error = self.assertRaises(ConfigurationError, other.load)
+        self.assertIn(f"another listener uses {self.directory}", str(error))
+        self.assertRaises(ConfigurationError, other.load)
+        self.done(self.store.put(SPEC))
+        self.done(self.store.close())
+        self.assertEqual([Kept(SPEC)], other.load())
 
     def test_itIsAStore(self) -> None:
         self.assertTrue(verifyObject(IPortStore, self.store))
@@ -109,6 +125,7 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual([], self.store.load())
         self.assertEqual({"uid-1": 200.5, "uid-2": 150.0}, self.store.denied())
         self.done(self.store.deny("uid-4", 300.0, 160.0))  # and what is over is gone
+        self.kill()
         self.assertEqual([], self.store.load())
         self.assertEqual({"uid-1": 200.5, "uid-4": 300.0}, self.store.denied())
 
