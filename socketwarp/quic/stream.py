@@ -153,6 +153,8 @@ class Stream(Consumer):
 
     def drained(self) -> None:
         """Bytes were sent: resume the producer when few are left."""
+        if self._isOver:
+            return  # since it had its turn
         if self._isProducerPaused and self._state.sending.unsentBytes <= self._lowWatermark:
             self._resumeProducer()
 

@@ -137,6 +137,14 @@ class WriteTests(StreamCase):
         self.assertEqual(["pause", "resume"], producer.calls)
         self.assertEqual(HIGH_WATERMARK + 1, len(theirs.data))
 
+    def test_aStreamThatHasEndedSinceItSentIsLeftAlone(self) -> None:
+        """What another's producer did when it was resumed may have ended this one, before its own is."""
+        producer = self.register(self.ours)
+        self.ours.write(bytes(HIGH_WATERMARK))
+        self.ours.abort(Code.ABORTED)
+        self.ours.drained()
+        self.assertEqual(["pause"], producer.calls)
+
     def test_theProducerWaitsWhileThePeerDoesNotRead(self) -> None:
         self.theirs.pauseProducing()
         Notes(self.theirs)
