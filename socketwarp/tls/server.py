@@ -22,6 +22,7 @@ from ..errors import Code, SessionLost
 from ..interfaces import Address, ICredentials, ISession
 from ..tcp.poll import IPoll
 from ..tcp.port import Take
+from ..throttle import Bucket
 from .arrival import Arrival
 from .contexts import CRYPTO_ERROR, Conduct, checkClient, serverContext
 from .frames import Event, Frame, Kind, formatClose, formatFrame
@@ -36,6 +37,8 @@ MAX_ARRIVALS = 1024
 MAX_FROM_SOURCE = 128
 #: Seconds between two lines of the log about connections that are turned away.
 TELL_SECONDS = 60.0
+#: Lines a second, and at once, about connections that come to nothing, for who looks for faults.
+LINES = (10.0, 100.0)
 #: Binds an address and a port, and gives what comes to the first argument; raises `errors.PortUnavailable`.
 Listen = Callable[[Take, str, int], IListeningPort]
 
@@ -74,6 +77,7 @@ class TlsServer:
         self._stopped: Deferred[None] | None = None
         self._turnedAway = 0
         self._toldAt = -TELL_SECONDS
+        self._lines = Bucket(*LINES)
         self._open: set[ServingSession] = set()
 
     @property
@@ -174,7 +178,9 @@ class TlsServer:
         if " alert " in reason:  # it speaks TLS, and refuses us
             error = SessionLost(f"{reason}; its log says why", fromPeer=True)
             self._onRefused(urandom(4).hex(), address, error)
-        self._log.debug("a connection came to nothing: {reason}", reason=reason)
+        if self._lines.take(self._clock.seconds()):
+            peer = f"{address[0]} port {address[1]}"
+            self._log.debug("a connection of {peer} came to nothing: {reason}", peer=peer, reason=reason)
 
     def _secured(self, arrival: Arrival) -> None:
         rejection = checkClient(arrival.transport.connection, self._credentials)

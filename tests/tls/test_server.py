@@ -13,7 +13,7 @@ from socketwarp.tcp.poll import READABLE
 from socketwarp.tls import server
 from socketwarp.tls.contexts import ALPN, MAX_HANDSHAKE_CALLS, _watch
 from socketwarp.tls.frames import Kind, formatFrame
-from socketwarp.tls.server import MAX_FROM_SOURCE, _sourceOf
+from socketwarp.tls.server import LINES, MAX_FROM_SOURCE, _sourceOf
 from socketwarp.tls.serving import ServingSession
 from socketwarp.tls.session import TlsSettings
 
@@ -143,6 +143,14 @@ class StrangerTests(ServerCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         return told
+
+    def test_soManyAreToldOfOneByOne(self) -> None:
+        told = self.enterLog()
+        for _ in range(int(LINES[1]) + 5):
+            self.knock().send(b"GET / HTTP/1.1\r\n\r\n")
+            self.rig.run()
+        lines = [each for each in told if "came to nothing" in (each["log_format"] or "")]
+        self.assertEqual((LINES[1], "192.0.2.7 port 40000"), (len(lines), lines[0]["peer"]))
 
     def test_aConnectionThatBreaksInItsFirstMomentLeavesNothing(self) -> None:
         def broken(*about: object) -> None:
