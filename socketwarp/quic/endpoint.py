@@ -12,6 +12,7 @@ import attrs
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 
 from ..errors import Code, SessionLost
 from ..interfaces import Address, ICredentials, ISession, Role
@@ -106,6 +107,8 @@ class QuicServer:
         reason. Only for clients whose address is validated, so that nobody can fill a log with invented ones.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         reactor: Reactor,
@@ -178,19 +181,34 @@ class QuicServer:
 
     def _give(self, session: Session | None, datagrams: list[memoryview], address: Any) -> None:
         if session is not None and datagrams:
-            session.receive(datagrams, address)
+            try:
+                session.receive(datagrams, address)
+            except Exception:
+                self._fault(session)
             self._touched[session] = None
 
     def turnEnded(self) -> None:
         """See `datagrams.Handler`."""
         while self._touched:
             session, _ = self._touched.popitem()
-            session.turn()
+            self._turn(session)
 
     def writable(self) -> None:
         """See `datagrams.Handler`."""
         for session in list(self._sessions):
+            self._turn(session)
+
+    def _turn(self, session: Session) -> None:
+        try:
             session.turn()
+        except Exception:
+            self._fault(session)
+
+    def _fault(self, session: Session) -> None:
+        """A fault of ours ends this session. Nothing may pass, or the reactor would drop the port for all of them."""
+        self._log.failure("session {session}: a fault of ours", session=session.sessionId)
+        with self._log.failuresHandled("session {session}: its end failed", session=session.sessionId):
+            session.close(Code.INTERNAL, "a fault of the listener; its log says more")
 
     def _admit(self, datagram: memoryview, address: Any) -> Session | None:
         """A session for a client's first datagram, if it is one and there is room."""

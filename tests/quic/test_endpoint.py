@@ -315,6 +315,24 @@ class RoutingTests(EndpointCase):
         self.network.run(1)
         self.assertEqual(1, len(closed))
 
+    def test_aFaultOfOursEndsOneSessionAndNotThePort(self) -> None:
+        for name in ("turn", "receive"):
+            _, faulty = self.connect()
+            client, other = self.connect()
+
+            faults = self.patch(faulty, name, lambda *arguments: 1 // 0)
+            self.server._give(faulty, [memoryview(b"x")], ("192.0.2.2", 1))
+            self.port.handler.turnEnded()
+            faults.restore()
+            self.port.handler.writable()
+            self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+            self.assertEqual((False, True), (faulty.isOpen, other.isOpen))
+            ours, theirs = self.open(client, other)
+            notes = Notes(ours)
+            theirs.write(b"hello")
+            self.network.run(1)
+            self.assertEqual(b"hello", notes.data)
+
     def test_whenTheSocketTakesMoreAllSessionsGoOn(self) -> None:
         client, server = self.connect()
         ours, theirs = self.open(client, server)
