@@ -148,8 +148,10 @@ class EffectTests(TapTests):
     """
     Both ends with one setting changed.
 
-    :ivar given: what each user was given since the last `begin`.
+    :ivar given: what each user was given since the last `begin`; ``begun``: how many ends were begun.
     """
+
+    begun = 0
 
     def setUp(self) -> None:
         super().setUp()
@@ -236,8 +238,9 @@ class EffectTests(TapTests):
     def environment(self, tap: Any, changes: Mapping[str, str]) -> dict[str, str]:  # Any: as above
         """What an end needs, and the changes."""
         prefix = "SWL" if tap is listener_tap else "SWC"
+        self.begun += 1  # nobody waits until an end has let go of its state
         needed = {f"{prefix}_{name}_PATH": f"{{}}/{file}" for name, file in NEEDED.items()}
-        needed |= {"SWC_SERVER_NAME": "127.0.0.1", f"{prefix}_STATE_DIR": "{}/state", **changes}
+        needed |= {"SWC_SERVER_NAME": "127.0.0.1", f"{prefix}_STATE_DIR": f"{{}}/state{self.begun}", **changes}
         return {name: text.format(self.directory) for name, text in needed.items()}
 
     def test_everySettingHasAnEntry(self) -> None:
