@@ -7,7 +7,7 @@ A plain aioquic connection can stand on either side, so that ours is tested agai
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from heapq import heappop, heappush
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import END_STATES, QuicConnection
 
+from socketwarp.quic.batch import Batch
 from socketwarp.quic.engine import Engine
 from socketwarp.quic.gate import CheckPeer
 from socketwarp.quic.streams import Limits
@@ -68,17 +69,28 @@ def datagramsOf(connection: QuicConnection, now: float) -> list[tuple[bytes, Any
             return []
         return connection.datagrams_to_send(now)
     datagrams: list[tuple[bytes, Any]] = []
-    while transmissions := connection.transmit(now):
+    while transmissions := list(connection.transmit(now)):
         for pieces, segmentSize, address in transmissions:
             data = b"".join(pieces)
             datagrams += [(data[i : i + segmentSize], address) for i in range(0, len(data), segmentSize)]
     return datagrams
 
 
+def batchesOf(datagrams: Sequence[bytes]) -> Iterator[Batch]:
+    """As UDP_GRO joins what arrives together: a batch goes on while sizes are the same, and ends with a shorter one."""
+    start = 0
+    for index, datagram in enumerate(datagrams):
+        size, following = len(datagrams[start]), datagrams[index + 1 : index + 2]
+        if not following or len(datagram) < size or len(following[0]) > size:
+            yield Batch(memoryview(bytearray().join(datagrams[start : index + 1])), size)
+            start = index + 1
+
+
 def give(connection: QuicConnection, datagrams: list[bytes], address: Any, now: float) -> None:
     """Have `connection` receive datagrams that arrive together."""
     if isinstance(connection, Engine):
-        connection.receive([memoryview(datagram) for datagram in datagrams], address, now)
+        for batch in batchesOf(datagrams):
+            connection.receive(batch, address, now)
     else:
         for datagram in datagrams:
             connection.receive_datagram(datagram, address, now)

@@ -8,6 +8,7 @@ the kernel lacks them, or a device refuses at run time, each datagram takes a ca
 import errno
 import socket
 import struct
+import sys
 from collections import deque
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import AddressUnavailable
+from .batch import Batch
 from .transmission import BYTES_PER_CALL, Transmission
 
 #: linux/udp.h; the socket module of Python 3.11 names neither.
@@ -46,8 +48,8 @@ log = Logger()
 class Handler(Protocol):
     """Who takes datagrams."""
 
-    def datagramsReceived(self, datagrams: list[memoryview], address: Any) -> None:
-        """Datagrams that came from one socket address; the views are valid only during the call."""
+    def batchReceived(self, batch: Batch, address: Any) -> None:
+        """Datagrams that came from one socket address; valid only during the call."""
 
     def turnEnded(self) -> None:
         """All that was there has been given: answer now."""
@@ -108,7 +110,7 @@ class DatagramPort:
             except OSError:
                 continue  # an ICMP error of an earlier datagram
             if size:
-                self._handler.datagramsReceived(_split(self._view[:size], control), address)
+                self._handler.batchReceived(Batch(self._view[:size], _sizeIn(control) or size), address)
             if self._socket.fileno() < 0:
                 return
         self._handler.turnEnded()
@@ -148,14 +150,10 @@ class DatagramPort:
 
     def _sendEach(self, transmission: Transmission) -> bool:
         pieces, segmentSize, address = transmission
-        if len(pieces) > 2:
-            data = b"".join(pieces)
-            pieces = [memoryview(data)[i : i + segmentSize] for i in range(0, len(data), segmentSize)]
-        else:
-            pieces = [b"".join(pieces)]
-        for datagram in pieces:
+        data = b"".join(pieces)
+        for start in range(0, len(data), segmentSize):
             try:
-                self._socket.sendto(datagram, address)
+                self._socket.sendto(data[start : start + segmentSize], address)
             except BlockingIOError:
                 return False  # the ones before go out again: a receiver drops duplicates
             except OSError:
@@ -174,13 +172,12 @@ class DatagramPort:
         log.error("the UDP port failed: {reason}", reason=reason.getErrorMessage())
 
 
-def _split(data: memoryview, control: list[tuple[int, int, bytes]]) -> list[memoryview]:
-    """What one `recvmsg` brought, datagram by datagram."""
+def _sizeIn(control: list[tuple[int, int, bytes]]) -> int:
+    """How many bytes each datagram has of those that one `recvmsg` brought; 0 if it was only one."""
     for level, kind, value in control:
         if level == socket.IPPROTO_UDP and kind == UDP_GRO:
-            (size,) = struct.unpack_from("=i", value)
-            return [data[i : i + size] for i in range(0, len(data), size)]
-    return [data]
+            return int.from_bytes(value[:4], sys.byteorder)
+    return 0
 
 
 def _enable(bound: socket.socket, level: int, option: int, value: int) -> bool:

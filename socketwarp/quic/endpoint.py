@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from ..errors import Code, SessionLost
 from ..interfaces import Address, ICredentials, ISession, Role
 from .admission import CONNECTION_ID_SIZE, VERSIONS, Admission, Admitted
+from .batch import Batch
 from .datagrams import SOCKET_BUFFER, DatagramPort, Descriptors, bind
 from .engine import Engine
 from .reset import ResetKey
@@ -163,15 +164,13 @@ class QuicServer:
                 self._port.close()
             self._stopped.callback(None)
 
-    def datagramsReceived(self, datagrams: list[memoryview], address: Any) -> None:
+    def batchReceived(self, batch: Batch, address: Any) -> None:
         """See `datagrams.Handler`."""
-        start, session = 0, None
-        for index, datagram in enumerate(datagrams):
-            other = self._find(datagram)
-            if other is not session or other is None:
-                self._give(session, datagrams[start:index], address)
-                session, start = other or self._admit(datagram, address), index
-        self._give(session, datagrams[start:], address)
+        if batch.isSingle or batch.destination(CONNECTION_ID_SIZE):
+            self._give(batch, address)
+        else:
+            for datagram in batch.split():
+                self._give(Batch(datagram, len(datagram)), address)
 
     def _find(self, datagram: memoryview) -> Session | None:
         if datagram[0] & 0x80:
@@ -179,10 +178,13 @@ class QuicServer:
             return self._routes.get(bytes(datagram[6 : 6 + size]))
         return self._routes.get(bytes(datagram[1 : 1 + CONNECTION_ID_SIZE]))
 
-    def _give(self, session: Session | None, datagrams: list[memoryview], address: Any) -> None:
-        if session is not None and datagrams:
+    def _give(self, batch: Batch, address: Any) -> None:
+        """Give datagrams for one connection id to its session, if there is one."""
+        first = batch.data if batch.isSingle else batch.data[: batch.size]
+        session = self._find(first) or self._admit(first, address)
+        if session is not None:
             try:
-                session.receive(datagrams, address)
+                session.receive(batch, address)
             except Exception:
                 self._fault(session)
             self._touched[session] = None
@@ -323,9 +325,9 @@ class _Client:
         if not self._established.called:
             self._established.errback(error)
 
-    def datagramsReceived(self, datagrams: list[memoryview], address: Any) -> None:
+    def batchReceived(self, batch: Batch, address: Any) -> None:
         """See `datagrams.Handler`."""
-        self._session.receive(datagrams, address)
+        self._session.receive(batch, address)
 
     def turnEnded(self) -> None:
         """See `datagrams.Handler`."""

@@ -8,7 +8,7 @@ which `receive` opens and `transmit` seals by the batch.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from aioquic import tls
@@ -29,6 +29,7 @@ from aioquic.tls import Epoch
 from cryptography import x509
 
 from ..errors import CertificateRejected
+from .batch import Batch
 from .control import ControlFrames
 from .frames import FIN, LEN, OFF, checkOffset
 from .gate import CIPHER_SUITES, CheckPeer, PeerRefused
@@ -228,9 +229,9 @@ class Engine(QuicConnection):
             for connectionId in self._host_cids:
                 connectionId.stateless_reset_token = self._resetKey.token(connectionId.cid)
 
-    def receive(self, datagrams: Sequence[memoryview], address: NetworkAddress, now: float) -> None:
+    def receive(self, batch: Batch, address: NetworkAddress, now: float) -> None:
         """Take datagrams that came from `address` in this order."""
-        self._receiver.receive(datagrams, address, now)
+        self._receiver.receive(batch, address, now)
 
     def receiveKeys(self) -> tuple[Keys, Keys | None]:
         """See `receive.Connection`."""
@@ -297,24 +298,23 @@ class Engine(QuicConnection):
         self.streams.find(frame_type, buf.pull_uint_var())
         buf.pull_uint_var()
 
-    def transmit(self, now: float) -> list[Transmission]:
+    def transmit(self, now: float) -> Iterator[Transmission]:
         """
-        What is to be sent at `now`: control frames and acknowledgements first, then flights of stream data.
-
-        When ``streams.sendable`` isn't empty afterwards, there may be more for another call; ask `get_timer` when.
+        What is to be sent at `now`, to be taken to the end: control frames and acknowledgements first, then flights of
+        stream data, each made when it is asked for, while the one before may be on its way. When ``streams.sendable``
+        isn't empty afterwards, there may be more for another call; ask `nextTimer` when.
         """
         if not self._network_paths or not self._cryptos:
-            return []
+            return
         if self._probe_pending and self._handshake_confirmed and self.streams.sendable:
             self._probe_pending = False  # stream data makes a better probe than PING (RFC 9002 §6.2.4)
         self._pacing_at = None
-        transmissions: list[Transmission] = []
         if self._isControlDue(now):
-            transmissions = [Transmission([each], len(each), to) for each, to in self.datagrams_to_send(now)]
+            for each, to in self.datagrams_to_send(now):
+                yield Transmission([each], len(each), to)
         if self._handshake_confirmed and not self.isDeaf and self._network_paths[0].is_validated:
-            self._transmitter.transmit(transmissions, now)
+            yield from self._transmitter.transmit(now)
             self._pacing_at = self._transmitter.nextTime
-        return transmissions
 
     def _isControlDue(self, now: float) -> bool:
         """Whether the ordinary path has anything to send; asking it costs as much as a flight."""

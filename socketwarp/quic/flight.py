@@ -1,9 +1,9 @@
 """
 The sending part of a stream (RFC 9000 §2.2, §3.1), and runs of packets that carry it.
 
-A stream's bytes wait as the memoryviews that were written; `SendBuffer.cut` makes segments of them, one for each
-packet, without copying. What was sent is kept as one `Flight` for a whole run of packet numbers: an acknowledgement
-of the run drops it in one step, a loss hands its segments back to the stream.
+A stream's bytes wait as the memoryviews that were written; `SendBuffer.cut` takes a `Segment` of them for a whole run
+of packets, which is a view where it lies in one of them. What was sent is kept as one `Flight`, however many packets it
+took: an acknowledgement of the run drops it in one step, a loss hands its segment back to the stream.
 """
 
 from collections import deque
@@ -17,11 +17,20 @@ SHORT = 1024
 
 
 class Segment(NamedTuple):
-    """What one packet carries of a stream: the STREAM frame's offset, bytes, and FIN."""
+    """A part of a stream, for one packet or several: its offset, bytes, and whether FIN follows them."""
 
     offset: int
     data: Piece
     fin: bool
+
+    def packets(self, size: int) -> int:
+        """How many packets it takes with `size` bytes in each."""
+        return -(-len(self.data) // size) or 1
+
+    def split(self, size: int) -> "tuple[Segment, Segment]":
+        """Its first `size` bytes, and the rest."""
+        offset, data, fin = self
+        return Segment(offset, data[:size], False), Segment(offset + size, data[size:], fin)
 
 
 class SendBuffer:
@@ -114,56 +123,32 @@ class SendBuffer:
         self.unsentBytes = self.unacknowledged = 0
         return True
 
-    def cut(self, size: int, count: int, credit: int) -> list[Segment]:
+    def cut(self, size: int, count: int, credit: int) -> Segment | None:
         """
-        Take up to `count` segments of at most `size` bytes: what was lost first, then new bytes as far as the stream's
-        limit and the connection's `credit` (bytes) go.
+        Take what `count` packets with `size` bytes each hold: of what was lost first, else of what is new as far as the
+        stream's limit and the connection's `credit` (bytes) go.
         """
-        segments: list[Segment] = []
-        lost = self._lost
-        while lost and len(segments) < count:
-            segment = lost.popleft()
-            if len(segment.data) > size:  # the path MTU has shrunk since
-                lost.appendleft(Segment(segment.offset + size, segment.data[size:], segment.fin))
-                segment = Segment(segment.offset, segment.data[:size], False)
-            segments.append(segment)
-        room = min(credit, self.limit - self.sent, self.unsentBytes)
-        if room > size and (whole := min(room - 1, len(self._unsent[0])) // size) > 1:
-            room -= self._cutWhole(size, min(whole, count - len(segments)), segments)
-        while room > 0 and len(segments) < count:
-            data = self._take(min(size, room))
-            room -= len(data)
-            last = self._finDue and not self.unsentBytes
-            segments.append(Segment(self.sent, data, last))
-            self.sent += len(data)
-            self.unacknowledged += len(data)
-            self._finDue = self._finDue and not last
-        if self._finDue and not self.unsentBytes and len(segments) < count:
-            self._finDue = False
-            segments.append(Segment(self.sent, b"", True))
-        return segments
-
-    def _cutWhole(self, size: int, count: int, segments: list[Segment]) -> int:
-        """Cut `count` segments of `size` bytes that lie in the first piece, and aren't all there is; their bytes."""
-        head, sent, total = self._unsent[0], self.sent, size * count
-        segments += [Segment(sent + at, head[at : at + size], False) for at in range(0, total, size)]
-        self._unsent[0] = head[total:]
-        if total == len(head):
-            self._unsent.popleft()
-        self.sent += total
-        self.unacknowledged += total
-        self.unsentBytes -= total
-        return total
+        most = size * count
+        if self._lost:
+            segment = self._lost.popleft()
+            if len(segment.data) > most:
+                segment, rest = segment.split(most)
+                self._lost.appendleft(rest)
+            return segment
+        room = min(most, credit, self.limit - self.sent, self.unsentBytes)
+        if room <= 0 and (self.unsentBytes or not self._finDue):
+            return None
+        segment = Segment(self.sent, self._take(room), self._finDue and room == self.unsentBytes)
+        self.unsentBytes -= room
+        self.sent += room
+        self.unacknowledged += room
+        self._finDue = self._finDue and not segment.fin
+        return segment
 
     def _take(self, size: int) -> Piece:
         """Remove exactly `size` unsent bytes; a view when they lie in one piece, joined otherwise."""
-        self.unsentBytes -= size
         unsent = self._unsent
-        head = unsent[0]
-        if len(head) > size:
-            unsent[0] = head[size:]
-            return head[:size]
-        parts = []
+        parts: list[memoryview] = []
         while size:
             head = unsent[0]
             if len(head) > size:
@@ -175,20 +160,20 @@ class SendBuffer:
             size -= len(head)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def onAcknowledged(self, segments: Sequence[Segment]) -> None:
-        """The peer has these segments."""
+    def onAcknowledged(self, segment: Segment) -> None:
+        """The peer has this segment."""
         if self.resetCode is None:
-            size = sum([len(segment.data) for segment in segments])
+            size = len(segment.data)
             self.unacknowledged -= size
             self.acknowledged += size
-            self._finAcknowledged = self._finAcknowledged or segments[-1].fin or any(s.fin for s in segments)
+            self._finAcknowledged = self._finAcknowledged or segment.fin
 
-    def onLost(self, segments: Sequence[Segment]) -> None:
-        """These segments must be sent again."""
+    def onLost(self, segment: Segment) -> None:
+        """This segment must be sent again."""
         if self.resetCode is None:
             if self._lost is None:
                 self._lost = deque()
-            self._lost.extend(segments)
+            self._lost.append(segment)
 
 
 class Sent(Protocol):
@@ -215,11 +200,11 @@ class Sent(Protocol):
 class Streaming(Protocol):
     """What a flight belongs to: a stream's state, in `engine`."""
 
-    def segmentsAcknowledged(self, segments: Sequence[Segment]) -> None:
-        """The peer has these segments."""
+    def segmentAcknowledged(self, segment: Segment) -> None:
+        """The peer has this segment."""
 
-    def segmentsLost(self, segments: Sequence[Segment]) -> None:
-        """These segments must be sent again."""
+    def segmentLost(self, segment: Segment) -> None:
+        """This segment must be sent again."""
 
 
 class Bundle:
@@ -235,9 +220,7 @@ class Bundle:
     isInFlight = True
     isCrypto = False
 
-    def __init__(
-        self, parts: Sequence[tuple[Streaming, Sequence[Segment]]], number: int, sentTime: float, size: int
-    ) -> None:
+    def __init__(self, parts: Sequence[tuple[Streaming, Segment]], number: int, sentTime: float, size: int) -> None:
         self._parts = parts
         self.first = self.last = number
         self.sentTime = sentTime
@@ -249,54 +232,53 @@ class Bundle:
 
     def onAcknowledged(self) -> None:
         """See `Sent.onAcknowledged`."""
-        for stream, segments in self._parts:
-            stream.segmentsAcknowledged(segments)
+        for stream, segment in self._parts:
+            stream.segmentAcknowledged(segment)
 
     def onLost(self) -> None:
         """See `Sent.onLost`."""
-        for stream, segments in self._parts:
-            stream.segmentsLost(segments)
+        for stream, segment in self._parts:
+            stream.segmentLost(segment)
 
 
 class Flight:
     """
-    A run of packets that carry one stream's segments, one each, and nothing else.
+    A run of packets that carry one stream's segment, ``packetSize`` bytes of it each, and nothing else.
 
     :ivar size: bytes on the wire, all packets together (UDP payload); ``overhead`` is each packet's share beside data.
     """
 
-    __slots__ = ("first", "last", "overhead", "segments", "sentTime", "size", "stream")
+    __slots__ = ("first", "last", "overhead", "packetSize", "segment", "sentTime", "size", "stream")
 
     isAckEliciting = True
     isInFlight = True
     isCrypto = False
 
     def __init__(
-        self, stream: Streaming, first: int, segments: list[Segment], sentTime: float, size: int, overhead: int
+        self, stream: Streaming, first: int, segment: Segment, packetSize: int, sentTime: float, overhead: int
     ) -> None:
+        count = segment.packets(packetSize)
         self.stream = stream
         self.first = first
-        self.last = first + len(segments) - 1
-        self.segments = segments
+        self.last = first + count - 1
+        self.segment = segment
+        self.packetSize = packetSize
         self.sentTime = sentTime
-        self.size = size
+        self.size = len(segment.data) + count * overhead
         self.overhead = overhead
 
     def split(self, packetNumber: int) -> "Flight":
         """See `Sent.split`."""
-        keep = packetNumber - self.first + 1
-        rest = self.segments[keep:]
-        size = sum([len(segment.data) + self.overhead for segment in rest])
-        other = Flight(self.stream, packetNumber + 1, rest, self.sentTime, size, self.overhead)
-        del self.segments[keep:]
+        self.segment, rest = self.segment.split((packetNumber - self.first + 1) * self.packetSize)
+        other = Flight(self.stream, packetNumber + 1, rest, self.packetSize, self.sentTime, self.overhead)
         self.last = packetNumber
-        self.size -= size
+        self.size -= other.size
         return other
 
     def onAcknowledged(self) -> None:
         """See `Sent.onAcknowledged`."""
-        self.stream.segmentsAcknowledged(self.segments)
+        self.stream.segmentAcknowledged(self.segment)
 
     def onLost(self) -> None:
         """See `Sent.onLost`."""
-        self.stream.segmentsLost(self.segments)
+        self.stream.segmentLost(self.segment)

@@ -1,16 +1,45 @@
 """
-The one frame that bulk data comes in, read without a parser object: STREAM to the end of its packet (RFC 9000
-§19.8).
+The one frame that bulk data comes in, written and read without a builder or a parser: STREAM to the end of its packet
+(RFC 9000 §19.8).
 """
+
+from collections.abc import Sequence
 
 from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 
+from ..interfaces import Piece
+
 #: The OFF, LEN and FIN bits.
 OFF, LEN, FIN = 0x04, 0x02, 0x01
 
+#: How bulk data is sent: with an offset, which takes 8 bytes however small it is, and without a length.
+BULK = QuicFrameType.STREAM_BASE | OFF
+
 #: Offsets end here (RFC 9000 §4.5).
 MAX_OFFSET = (1 << 62) - 1
+
+
+def parseRun(plains: Sequence[bytes]) -> tuple[int, int, int, list[Piece], int, bool] | None:
+    """
+    Packets of one size, each with a frame of type `BULK` that goes on where the one before ends: the last one's frame
+    type, the stream id, the offset of the first byte, each one's data, the bytes of all, and whether FIN follows.
+    `None` when they are something else.
+
+    :raises QuicConnectionError: see `parseBulk`.
+    """
+    if not plains[0] or plains[0][0] & ~FIN != BULK:
+        return None
+    streamId, offset, position = parseBulk(plains[0])
+    size, frameType = len(plains[0]) - position, plains[-1][0]
+    head = plains[0][: position - 8]
+    total = size * len(plains)
+    heads = [head + (each | 0xC0 << 56).to_bytes(8) for each in range(offset, offset + total, size or 1)]
+    if fin := frameType == BULK | FIN:
+        heads[-1] = bytes((frameType,)) + heads[-1][1:]
+    if heads != [each[:position] for each in plains]:
+        return None
+    return frameType, streamId, offset, [memoryview(each)[position:] for each in plains], total, fin
 
 
 def isBulk(frameType: int) -> bool:

@@ -14,6 +14,7 @@ from cryptography import x509
 
 from ..errors import CertificateRejected, SessionLost
 from .admission import VERSIONS
+from .batch import Batch
 from .engine import Engine
 from .streams import Limits
 
@@ -86,7 +87,7 @@ def _run(engine: Engine, udp: socket.socket, address: Any, outcomes: Sequence[ob
         except TimeoutError:
             datagram = None
         if datagram is not None:
-            engine.receive([memoryview(datagram)], address, monotonic())
+            engine.receive(Batch(memoryview(datagram), len(datagram)), address, monotonic())
         due = engine.nextTimer()
         if due is not None and due <= monotonic():
             engine.onTimer(monotonic())

@@ -13,16 +13,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..interfaces import Piece
-
 #: Bytes of the AEAD's tag, and of a header protection sample (RFC 9001 §5.3, §5.4.2).
 TAG_SIZE = 16
 SAMPLE_SIZE = 16
 
 #: Our packet numbers take 2 bytes on the wire: enough for 32,767 unacknowledged packets (RFC 9000 §17.1).
 NUMBER_SIZE = 2
-
-_NUMBER = struct.Struct("!H")
 
 
 @cache
@@ -31,8 +27,16 @@ def _headerOf(idSize: int) -> struct.Struct:
     return struct.Struct(f"!B{idSize}sH")
 
 
+_NUMBER = struct.Struct("!H")
 _SEAL_MASKS = struct.Struct("!BH13x")
 _OPEN_MASKS = struct.Struct("!BI11x")
+#: Of a short header's first byte, what protection covers.
+_FIRST_BITS = bytes([each & 0x1F for each in range(256)])
+
+
+def _xor(column: memoryview, masks: bytes) -> bytes:
+    """A byte of each header, and its mask."""
+    return (int.from_bytes(column) ^ int.from_bytes(masks)).to_bytes(len(masks))
 
 
 class Keys:
@@ -50,10 +54,10 @@ class Keys:
         self.hp = hp
         self._mask = Cipher(algorithms.AES(hp), modes.ECB()).encryptor().update
 
-    def seal(self, spin: bool, destination: bytes, number: int, payloads: Sequence[bytes]) -> list[Piece]:
+    def seal(self, spin: bool, destination: bytes, number: int, payloads: Sequence[bytes]) -> list[bytes]:
         """
         Make a packet of each payload, numbered from `number` on; returns header, sealed payload, header, … to be sent
-        one after the other. A payload is at least 2 bytes.
+        one after the other. A payload has at least 2 bytes.
         """
         first = 0x40 | spin << 5 | self.phase << 2 | (NUMBER_SIZE - 1)
         prefix = bytes((first,)) + destination
@@ -62,13 +66,49 @@ class Keys:
             encrypt((iv ^ each).to_bytes(12), payload, prefix + pack(each & 0xFFFF))
             for each, payload in enumerate(payloads, number)
         ]
-        masks = self._mask(b"".join([each[2:18] for each in sealed]))
+        masks = self._mask(b"".join([each[2 : 2 + SAMPLE_SIZE] for each in sealed]))
         header = _headerOf(len(destination)).pack
-        pieces: list[Piece] = []
+        pieces: list[bytes] = []
         for payload, (firstMask, numberMask) in zip(sealed, _SEAL_MASKS.iter_unpack(masks), strict=True):
             pieces += (header(first ^ (firstMask & 0x1F), destination, number & 0xFFFF ^ numberMask), payload)
             number += 1
         return pieces
+
+    def openRun(
+        self, data: memoryview, size: int, destination: bytes, expected: int
+    ) -> tuple[int, int, list[bytes]] | None:
+        """
+        Open packets of `size` bytes each, one after the other in `data`, that are as `seal` makes them: numbered
+        without gaps, from `expected` on or later, with short headers to `destination` that are alike in all else.
+
+        :return: their first byte without protection, the first one's packet number, and the plaintexts; `None` when
+            they aren't so, or one is forged: `open` sorts that out.
+        """
+        at = 1 + len(destination)
+        start = at + NUMBER_SIZE
+        samples = struct.iter_unpack(f"{at + 4}x{SAMPLE_SIZE}s{size - at - 4 - SAMPLE_SIZE}x", data)
+        masks = self._mask(b"".join([each for (each,) in samples]))
+        first = data[0] ^ (masks[0] & 0x1F)
+        number = decodeNumber(int.from_bytes(data[at:start]) ^ int.from_bytes(masks[1:3]), 8 * NUMBER_SIZE, expected)
+        if first & 0x1F != self.phase << 2 | (NUMBER_SIZE - 1) or number < expected:
+            return None
+        numbers = range(number, number + len(data) // size)
+        prefix, pack, iv = bytes((first,)) + destination, _NUMBER.pack, self._iv
+        headers = [prefix + pack(each & 0xFFFF) for each in numbers]
+        # Headers are compared by the column: the same byte of all of them at once.
+        asSent, firstMasks = b"".join(headers), masks[::SAMPLE_SIZE].translate(_FIRST_BITS)
+        if (
+            _xor(data[::size], firstMasks) != asSent[::start]
+            or _xor(data[at::size], masks[1::SAMPLE_SIZE]) != asSent[at::start]
+            or _xor(data[at + 1 :: size], masks[2::SAMPLE_SIZE]) != asSent[at + 1 :: start]
+        ):
+            return None
+        sealed = [data[each + start : each + size] for each in range(0, len(data), size)]
+        nonces = [(iv ^ each).to_bytes(12) for each in numbers]
+        try:
+            return first, number, list(map(self._aead.decrypt, nonces, sealed, headers))
+        except InvalidTag:
+            return None
 
     def open(
         self, datagrams: Sequence[memoryview], destination: bytes, expected: int

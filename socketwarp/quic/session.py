@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from ..errors import Code, LimitReached, SessionLost
 from ..interfaces import Address, ISession, IStream, SessionStatistics, plainAddress
+from .batch import Batch
 from .engine import Engine
 from .stream import Stream
 from .streams import StreamState
@@ -204,15 +205,16 @@ class Session:
 
     # From the endpoint
 
-    def receive(self, datagrams: Sequence[memoryview], address: Any) -> None:
+    def receive(self, batch: Batch, address: Any) -> None:
         """Take datagrams for this session from a socket address; `turn` must follow in the same reactor turn."""
         if self._closing:  # RFC 9000 §10.2.1: say it again, ever more rarely, to a peer that missed it
             self._afterClose += 1
             if self._afterClose & (self._afterClose - 1) == 0:
-                self._transmit(self._closing)
+                for transmission in self._closing:
+                    self._sender.send(transmission)
         elif self.isOpen:
             self._lastHeard = self._clock.seconds()
-            self._engine.receive(datagrams, address, self._lastHeard)
+            self._engine.receive(batch, address, self._lastHeard)
 
     def turn(self) -> None:
         """Deliver what has come in and send what is due."""
@@ -298,22 +300,20 @@ class Session:
             stream.abort(Code.LIMIT)
 
     def _send(self) -> list[Transmission]:
-        """One round of sending; what was sent."""
+        """One round of sending; what was sent of a close."""
+        self._mayContinue = False
         if self._sender.isBlocked:
-            self._mayContinue = False  # the port calls `turn` when it takes more
-            return []
-        transmissions = self._engine.transmit(self._clock.seconds())
-        self._mayContinue = bool(transmissions)
-        self._transmit(transmissions)
+            return []  # the port calls `turn` when it takes more
+        closing = []
+        for transmission in self._engine.transmit(self._clock.seconds()):
+            self._mayContinue = True
+            self._sender.send(transmission)
+            closing += [transmission] if self._engine.isClosing else []
         served = self.streams.served
         while served:
             state, _ = served.popitem()
             self._streamOf(state).drained()
-        return transmissions
-
-    def _transmit(self, transmissions: Sequence[Transmission]) -> None:
-        for transmission in transmissions:
-            self._sender.send(transmission)
+        return closing
 
     def _serveWaiting(self) -> None:
         while self._waiting and self.streams.canOpen:

@@ -7,7 +7,6 @@ queue.
 """
 
 from collections import deque
-from collections.abc import Sequence
 
 import attrs
 from aioquic.quic.connection import QuicConnectionError
@@ -73,17 +72,17 @@ class StreamState:
         """Whether both directions have ended and the peer knows."""
         return self.receiving.isFinished and self.sending.isFinished
 
-    def segmentsAcknowledged(self, segments: Sequence[Segment]) -> None:
+    def segmentAcknowledged(self, segment: Segment) -> None:
         """See `flight.Streaming`."""
-        self.sending.onAcknowledged(segments)
-        self.streams.bytesAcknowledged += sum([len(segment.data) for segment in segments])
+        self.sending.onAcknowledged(segment)
+        self.streams.bytesAcknowledged += len(segment.data)
         if self.sending.isFinished:
             self.streams.touched[self] = None
             self.streams.discardIfOver(self)
 
-    def segmentsLost(self, segments: Sequence[Segment]) -> None:
+    def segmentLost(self, segment: Segment) -> None:
         """See `flight.Streaming`."""
-        self.sending.onLost(segments)
+        self.sending.onLost(segment)
         self.streams.queue(self)
 
 
@@ -339,10 +338,10 @@ class Streams:
         else:
             self.sendable.append(state)
 
-    def cut(self, state: StreamState, size: int, count: int) -> list[Segment]:
-        """Take the next segments of the stream at the head of the queue, and put it at the end if there is more."""
+    def cut(self, state: StreamState, size: int, count: int) -> Segment | None:
+        """Take the next segment of the stream at the head of the queue, and put it at the end if there is more."""
         before = state.sending.sent
-        segments = state.sending.cut(size, count, self.peerMaxData - self.dataSent)
+        segment = state.sending.cut(size, count, self.peerMaxData - self.dataSent)
         self.served[state] = None
         self.dataSent += state.sending.sent - before
         state.isQueued = False
@@ -351,7 +350,7 @@ class Streams:
             self.sendable.append(state)
         elif state.sending.unsentBytes and self.dataSent >= self.peerMaxData:
             self._starved[state] = None
-        return segments
+        return segment
 
     def reset(self, state: StreamState, errorCode: int) -> None:
         """End our part with RESET_STREAM."""

@@ -4,6 +4,7 @@ Flights: runs of packets full of one stream's data, and path MTU probes (RFC 900
 The congestion window, the pacer and the path MTU say how much; `streams` says whose turn it is.
 """
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from aioquic.quic.packet import QuicFrameType
@@ -22,7 +23,6 @@ from .transmission import (
     frameOf,
     overheadOf,
     payloadsOf,
-    transmissionsOf,
 )
 
 #: Flights in one call of `Transmitter.transmit`; more would keep other connections, and small writes, waiting.
@@ -82,15 +82,15 @@ class Transmitter:
         self._search = PathMtu()
         self.size = BASE
 
-    def transmit(self, transmissions: list[Transmission], now: float) -> None:
-        """Add what is to be sent at `now` to `transmissions`; call it on a validated path only."""
+    def transmit(self, now: float) -> Iterator[Transmission]:
+        """What is to be sent at `now`, each as soon as it is made; call it on a validated path only."""
         connection = self._connection
         if connection.pathAddress != self._path:
             self._onPathChanged()
-        self._probe(transmissions, now)
+        yield from self._probe(now)
         self.nextTime = None
         if connection.streams.sendable:
-            self._transmitFlights(transmissions, now)
+            yield from self._transmitFlights(now)
 
     def searchTime(self) -> float | None:
         """When `onTimer` is due."""
@@ -118,7 +118,7 @@ class Transmitter:
         self.size = self._search.size
         self._connection.recovery.setDatagramSize(self.size)
 
-    def _probe(self, transmissions: list[Transmission], now: float) -> None:
+    def _probe(self, now: float) -> Iterator[Transmission]:
         connection, search = self._connection, self._search
         if search.size > self.size:
             self._useSize()
@@ -129,9 +129,9 @@ class Transmitter:
             pieces = connection.sendKeys().seal(connection.spin, cid, number, [payload])
             connection.recovery.onSent(Probe(search, number, size, now), connection.oneRtt)
             search.onSent(size, now + PROBE_TIMEOUTS * connection.recovery.get_probe_timeout())
-            transmissions.append(Transmission(pieces, size, self._path))
+            yield Transmission(pieces, size, self._path)
 
-    def _transmitFlights(self, transmissions: list[Transmission], now: float) -> None:
+    def _transmitFlights(self, now: float) -> Iterator[Transmission]:
         recovery, streams = self._connection.recovery, self._connection.streams
         congestion, pacer = recovery.congestion, recovery.pacer
         size = self.size
@@ -150,25 +150,25 @@ class Transmitter:
             count = int(min(SEGMENTS_PER_CALL, BYTES_PER_CALL // size, room // size, paced // size))
             recovery.probes = 0
             if len(streams.sendable) > 1 and streams.sendable[0].sending.isShort:
-                self._sendBundle(transmissions, now)
+                yield from self._bundle(now)
             else:
-                self._sendFlight(streams.sendable.popleft(), count, transmissions, now)
+                yield from self._flight(streams.sendable.popleft(), count, now)
 
-    def _sendBundle(self, transmissions: list[Transmission], now: float) -> None:
+    def _bundle(self, now: float) -> Iterator[Transmission]:
         """Seal one datagram for the streams at the head of the queue that have little to send, as many as it holds."""
         connection = self._connection
         streams, cid = connection.streams, connection.peerConnectionId
         overhead = overheadOf(None, cid)
         room = self.size - overhead - FRAME_HEAD
-        parts: list[tuple[StreamState, list[Segment]]] = []
+        parts: list[tuple[StreamState, Segment]] = []
         frames: list[bytes] = []
         while streams.sendable:
             state = streams.sendable[0]
             if not state.sending.isShort or state.sending.unsentBytes > room:
                 break
             streams.sendable.popleft()
-            for segment in (segments := streams.cut(state, SHORT, 1)):
-                parts.append((state, segments))
+            if (segment := streams.cut(state, SHORT, 1)) is not None:
+                parts.append((state, segment))
                 frames.append(frameOf(state.streamId, segment))
                 room -= len(frames[-1])
         if parts:
@@ -176,21 +176,21 @@ class Transmitter:
             pieces = connection.sendKeys().seal(connection.spin, cid, number, [b"".join(frames)])
             connection.recovery.onSent(Bundle(parts, number, now, total), connection.oneRtt)
             connection.onSent(total, now)
-            transmissions.append(Transmission(pieces, total, self._path))
+            yield Transmission(pieces, total, self._path)
 
-    def _sendFlight(self, state: StreamState, count: int, transmissions: list[Transmission], now: float) -> None:
+    def _flight(self, state: StreamState, count: int, now: float) -> Iterator[Transmission]:
         """Seal up to `count` datagrams of one stream, and note them as one run."""
         connection = self._connection
         cid = connection.peerConnectionId
         overhead = overheadOf(state.streamId, cid)
-        segments = connection.streams.cut(state, self.size - overhead, count)
-        if not segments:
+        size = self.size - overhead
+        segment = connection.streams.cut(state, size, count)
+        if segment is None:
             return
-        keys = connection.sendKeys()
-        number = connection.takeNumbers(len(segments))
-        pieces = keys.seal(connection.spin, cid, number, payloadsOf(state.streamId, segments))
-        sizes = [len(segment.data) + overhead for segment in segments]
-        total = sum(sizes)
-        connection.recovery.onSent(Flight(state, number, segments, now, total, overhead), connection.oneRtt)
-        connection.onSent(total, now)
-        transmissions.extend(transmissionsOf(pieces, sizes, self._path))
+        keys, payloads = connection.sendKeys(), payloadsOf(state.streamId, segment, size)
+        number = connection.takeNumbers(len(payloads))
+        pieces = keys.seal(connection.spin, cid, number, payloads)
+        flight = Flight(state, number, segment, size, now, overhead)
+        connection.recovery.onSent(flight, connection.oneRtt)
+        connection.onSent(flight.size, now)
+        yield Transmission(pieces, self.size, self._path)

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from socketwarp.errors import SessionLost
 from socketwarp.interfaces import ICredentials, ISession, IStream, IStreamReceiver, Piece
 from socketwarp.quic import endpoint
+from socketwarp.quic.batch import Batch
 from socketwarp.quic.endpoint import QuicServer, TransportSettings
 from socketwarp.quic.session import Session
 from socketwarp.quic.stream import Stream
@@ -94,7 +95,7 @@ class Network:
         port = self.ports.get(destination)
         if port is not None:
             port.received += len(datagram)
-            port.handler.datagramsReceived([memoryview(datagram)], source)
+            port.handler.batchReceived(Batch(memoryview(datagram), len(datagram)), source)
             port.handler.turnEnded()
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:

@@ -11,11 +11,12 @@ from twisted.internet.defer import CancelledError
 from socketwarp.errors import Code, SessionLost
 from socketwarp.quic import admission, endpoint
 from socketwarp.quic.admission import MAX_HANDSHAKES, RETRIES_PER_SECOND, RETRY_THRESHOLD
+from socketwarp.quic.batch import Batch
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.quic.engine import Engine
 
 from ..certs import credentials, world
-from ..pump import datagramsOf, newClient
+from ..pump import batchesOf, datagramsOf, newClient
 from .net import SERVER, Network, NetworkCase, Notes, Port
 
 STRANGER = ("198.51.100.7", 9999)
@@ -33,7 +34,8 @@ class EndpointCase(NetworkCase):
     def strange(self, *datagrams: bytes, source: tuple[str, int] = STRANGER) -> list[bytes]:
         """What a stranger gets in answer, at once."""
         before = len(self.network.log)
-        self.port.handler.datagramsReceived([memoryview(each) for each in datagrams], source)
+        for batch in batchesOf(datagrams):
+            self.port.handler.batchReceived(batch, source)
         self.port.handler.turnEnded()
         return [data for _, to, data in self.network.log[before:] if to == source]
 
@@ -321,7 +323,8 @@ class RoutingTests(EndpointCase):
             client, other = self.connect()
 
             faults = self.patch(faulty, name, lambda *arguments: 1 // 0)
-            self.server._give(faulty, [memoryview(b"x")], ("192.0.2.2", 1))
+            datagram = memoryview(b"\x40" + faulty._engine.host_cid + bytes(30))
+            self.server._give(Batch(datagram, len(datagram)), ("192.0.2.2", 1))
             self.port.handler.turnEnded()
             faults.restore()
             self.port.handler.writable()

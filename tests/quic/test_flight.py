@@ -1,7 +1,5 @@
 """A stream's outgoing bytes: each in one place at a time, whatever is cut, lost, acknowledged or split, and when."""
 
-from collections.abc import Sequence
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -15,6 +13,13 @@ SEED = bytes(range(251))
 def content(start: int, size: int) -> bytes:
     """The stream's bytes from `start` on: no two places near each other look alike."""
     return (SEED * (size // 251 + 2))[start % 251 :][:size]
+
+
+def cut(buffer: SendBuffer, size: int, count: int) -> Segment:
+    """What there is to cut."""
+    segment = buffer.cut(size, count, 1 << 20)
+    assert segment is not None
+    return segment
 
 
 class SendBufferMachine(RuleBasedStateMachine):
@@ -31,20 +36,20 @@ class SendBufferMachine(RuleBasedStateMachine):
         self.wasReset = False
         self.nextNumber = 0
 
-    # What a flight tells of its segments, as a stream's state would.
+    # What a flight tells of its segment, as a stream's state would.
 
-    def segmentsAcknowledged(self, segments: Sequence[Segment]) -> None:
-        self.buffer.onAcknowledged(segments)
-        for offset, data, fin in segments:
-            places = set(range(offset, offset + len(data)))
-            assert not places & self.acknowledged, "acknowledged twice"
-            self.acknowledged |= places
-            assert bytes(data) == content(offset, len(data))
-            if fin:
-                self.finSize = offset + len(data)
+    def segmentAcknowledged(self, segment: Segment) -> None:
+        self.buffer.onAcknowledged(segment)
+        offset, data, fin = segment
+        places = set(range(offset, offset + len(data)))
+        assert not places & self.acknowledged, "acknowledged twice"
+        self.acknowledged |= places
+        assert bytes(data) == content(offset, len(data))
+        if fin:
+            self.finSize = offset + len(data)
 
-    def segmentsLost(self, segments: Sequence[Segment]) -> None:
-        self.buffer.onLost(segments)
+    def segmentLost(self, segment: Segment) -> None:
+        self.buffer.onLost(segment)
 
     @precondition(lambda self: self.written < 5000)
     @rule(size=st.integers(0, 300), kind=st.sampled_from([bytes, bytearray, memoryview]))
@@ -67,15 +72,15 @@ class SendBufferMachine(RuleBasedStateMachine):
     def cut(self, size: int, count: int, credit: int) -> None:
         had = self.buffer.hasWork(credit)
         before = self.buffer.sent
-        segments = self.buffer.cut(size, count, credit)
-        assert had == bool(segments)
-        assert len(segments) <= count
-        assert all(len(segment.data) <= size for segment in segments)
+        segment = self.buffer.cut(size, count, credit)
+        assert had == (segment is not None)
         assert self.buffer.sent - before <= credit
-        if segments:
-            bytesOut = sum(len(segment.data) + 20 for segment in segments)
-            self.flights.append(Flight(self, self.nextNumber, segments, 0.0, bytesOut, 20))
-            self.nextNumber += len(segments)
+        if segment is not None:
+            assert 1 <= segment.packets(size) <= count
+            flight = Flight(self, self.nextNumber, segment, size, 0.0, 20)
+            assert flight.size == len(segment.data) + 20 * segment.packets(size)
+            self.flights.append(flight)
+            self.nextNumber = flight.last + 1
 
     @precondition(lambda self: self.flights)
     @rule(chance=st.randoms(use_true_random=False))
@@ -86,7 +91,7 @@ class SendBufferMachine(RuleBasedStateMachine):
             rest = flight.split(chance.randint(flight.first, flight.last - 1))  # type: ignore[attr-defined]  # as above
             assert (flight.last + 1, last, size) == (rest.first, rest.last, flight.size + rest.size)
             for part in (flight, rest):
-                assert part.size == sum(len(segment.data) + 20 for segment in part.segments)
+                assert part.size == len(part.segment.data) + 20 * (part.last - part.first + 1)
             self.flights.append(rest)
 
     @precondition(lambda self: self.flights)
@@ -114,7 +119,7 @@ class SendBufferMachine(RuleBasedStateMachine):
             assert not buffer.hasWork(10_000)
             assert not buffer.isFinished
             return
-        inFlight = sum(len(segment.data) for flight in self.flights for segment in flight.segments)
+        inFlight = sum(len(flight.segment.data) for flight in self.flights)
         lost = sum(len(segment.data) for segment in buffer._lost or ())
         assert buffer.unacknowledged == inFlight + lost
         assert buffer.acknowledged == len(self.acknowledged)
@@ -156,21 +161,22 @@ class SendBufferTests(SynchronousTestCase):
         buffer = SendBuffer(1 << 20)
         data = bytes(10_000)
         buffer.write(data)
-        segments = buffer.cut(1000, 64, 1 << 20)
-        self.assertEqual(10, len(segments))
-        self.assertTrue(all(isinstance(each.data, memoryview) and each.data.obj is data for each in segments))
+        segment = buffer.cut(1000, 8, 1 << 20)
+        assert segment is not None and isinstance(segment.data, memoryview)
+        self.assertEqual((8000, 8), (len(segment.data), segment.packets(1000)))
+        self.assertIs(data, segment.data.obj)
 
     def test_manySmallWritesShareAPacket(self) -> None:
         buffer = SendBuffer(1 << 20)
         for each in b"hello":
             buffer.write(bytes((each,)))
-        self.assertEqual([Segment(0, b"hello", False)], buffer.cut(1000, 64, 1 << 20))
+        self.assertEqual(Segment(0, b"hello", False), buffer.cut(1000, 64, 1 << 20))
 
     def test_theFinGoesWithTheLastBytes(self) -> None:
         buffer = SendBuffer(1 << 20)
         buffer.write(b"end")
         buffer.finish()
-        self.assertEqual([Segment(0, b"end", True)], buffer.cut(1000, 64, 1 << 20))
+        self.assertEqual(Segment(0, b"end", True), buffer.cut(1000, 64, 1 << 20))
         self.assertFalse(buffer.hasWork(1 << 20))
 
     def test_theFinGoesAloneWhenTheBytesHaveGone(self) -> None:
@@ -179,41 +185,35 @@ class SendBufferTests(SynchronousTestCase):
         buffer.write(b"end")
         buffer.cut(1000, 64, 3)
         buffer.finish()
-        self.assertEqual([Segment(3, b"", True)], buffer.cut(1000, 64, 0))
+        self.assertEqual(Segment(3, b"", True), buffer.cut(1000, 64, 0))
 
     def test_theFinWaitsForTheLastByteToGo(self) -> None:
         buffer = SendBuffer(2)
         buffer.write(b"end")
         buffer.finish()
-        self.assertEqual([Segment(0, b"en", False)], buffer.cut(1000, 64, 100))
+        self.assertEqual(Segment(0, b"en", False), buffer.cut(1000, 64, 100))
         self.assertFalse(buffer.hasWork(100))
         buffer.limit = 3
-        self.assertEqual([Segment(2, b"d", True)], buffer.cut(1000, 64, 100))
+        self.assertEqual(Segment(2, b"d", True), buffer.cut(1000, 64, 100))
 
     def test_whatWasLostIsCutSmallerWhenThePathHasShrunk(self) -> None:
         buffer = SendBuffer(1 << 20)
         buffer.write(content(0, 250))
         buffer.finish()
-        buffer.onLost(buffer.cut(250, 1, 1 << 20))
-        self.assertEqual(
-            [
-                Segment(0, content(0, 100), False),
-                Segment(100, content(100, 100), False),
-                Segment(200, content(200, 50), True),
-            ],
-            buffer.cut(100, 64, 0),
-        )
+        buffer.onLost(cut(buffer, 250, 1))
+        self.assertEqual(Segment(0, content(0, 200), False), buffer.cut(100, 2, 0))
+        self.assertEqual(Segment(200, content(200, 50), True), buffer.cut(100, 2, 0))
 
     def test_whatIsLostGoesBeforeWhatIsNew(self) -> None:
         buffer = SendBuffer(1 << 20)
         buffer.write(b"oldnew")
-        buffer.onLost(buffer.cut(3, 1, 1 << 20))
-        self.assertEqual([b"old", b"new"], [bytes(each.data) for each in buffer.cut(3, 64, 1 << 20)])
+        buffer.onLost(cut(buffer, 3, 1))
+        self.assertEqual([b"old", b"new"], [bytes(cut(buffer, 3, 64).data) for _ in range(2)])
 
     def test_aResetDropsEverythingAndIsOverWhenThePeerKnows(self) -> None:
         buffer = SendBuffer(1 << 20)
         buffer.write(b"x" * 100)
-        flight = buffer.cut(50, 1, 1 << 20)
+        flight = cut(buffer, 50, 1)
         self.assertTrue(buffer.reset(9))
         self.assertFalse(buffer.reset(10))
         self.assertEqual(9, buffer.resetCode)
@@ -221,7 +221,7 @@ class SendBufferTests(SynchronousTestCase):
         buffer.onAcknowledged(flight)
         buffer.finish()
         buffer.write(b"y")
-        self.assertEqual([], buffer.cut(50, 64, 1 << 20))
+        self.assertIsNone(buffer.cut(50, 64, 1 << 20))
         self.assertFalse(buffer.isFinished)
         buffer.resetAcknowledged = True
         self.assertTrue(buffer.isFinished)
@@ -229,5 +229,5 @@ class SendBufferTests(SynchronousTestCase):
     def test_whatIsFinishedIsNotReset(self) -> None:
         buffer = SendBuffer(10)
         buffer.finish()
-        buffer.onAcknowledged(buffer.cut(10, 1, 10))
+        buffer.onAcknowledged(cut(buffer, 10, 1))
         self.assertFalse(buffer.reset(9))

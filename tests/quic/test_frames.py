@@ -7,7 +7,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.quic.frames import FIN, LEN, MAX_OFFSET, OFF, checkOffset, isBulk, isStream, parseBulk, parseStream
+from socketwarp.quic.flight import Segment
+from socketwarp.quic.frames import (
+    FIN,
+    LEN,
+    MAX_OFFSET,
+    OFF,
+    checkOffset,
+    isBulk,
+    isStream,
+    parseBulk,
+    parseRun,
+    parseStream,
+)
+from socketwarp.quic.transmission import payloadsOf
 
 
 class BulkTests(SynchronousTestCase):
@@ -68,3 +81,47 @@ class StreamTests(SynchronousTestCase):
         else:
             where = len(before) + start
             self.assertEqual((streamId, offset, where, where + length), parseStream(plain, len(before)))
+
+
+class RunTests(SynchronousTestCase):
+    """Frames that follow one another in packets of one size, as `transmission.payloadsOf` makes them."""
+
+    @given(
+        st.integers(0, (1 << 62) - 1),
+        st.integers(0, (1 << 61)),
+        st.integers(1, 30),
+        st.integers(1, 20),
+        st.booleans(),
+    )
+    def test_whatIsMadeIsRead(self, streamId: int, offset: int, size: int, count: int, fin: bool) -> None:
+        data = bytes(range(256)) * 3
+        data = data[: size * count]
+        count = len(data) // size
+        data = data[: size * count]
+        plains = payloadsOf(streamId, Segment(offset, memoryview(data), fin), size)
+        run = parseRun(plains)
+        assert run is not None
+        frameType, foundId, foundOffset, pieces, total, ends = run
+        self.assertEqual((0x0C | fin, streamId, offset, len(data), fin), (frameType, foundId, foundOffset, total, ends))
+        self.assertEqual([data[at : at + size] for at in range(0, len(data), size)], pieces)
+
+    def test_anythingElseIsNone(self) -> None:
+        good = payloadsOf(4, Segment(1000, memoryview(bytes(40)), False), 10)
+        self.assertIsNotNone(parseRun(good))
+        for strange in (
+            [good[0], *good[2:]],  # a gap
+            good[::-1],
+            [*good[:2], *payloadsOf(8, Segment(1020, memoryview(bytes(20)), False), 10)],  # another stream
+            [good[0], bytes((good[1][0] | 0x01,)) + good[1][1:], *good[2:]],  # FIN in the middle
+            [*good[:3], bytes((good[3][0] | 0x02,)) + good[3][1:]],  # a length
+            [b"\x08" + each[1:] for each in good],  # no offset
+            [each[:10] for each in good],  # no data
+            [b"\x01" * 20] * 4,  # PING
+            [b""] * 4,
+        ):
+            self.assertIsNone(parseRun(strange), strange)
+        shorter = [b"\x0c\x04" + bytes((0x40, at)) + bytes(10) for at in range(0, 40, 10)]  # offsets of two bytes
+        self.assertIsNone(parseRun(shorter))
+
+    def test_aTruncatedFrameIsAnError(self) -> None:
+        self.assertRaises(QuicConnectionError, parseRun, [b"\x0c\x04\xc0"] * 2)

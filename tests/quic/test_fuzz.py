@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.engine import Engine
 
-from ..pump import CLIENT, SERVER, Pump, datagramsOf, newClient, newServer
+from ..pump import CLIENT, SERVER, Pump, datagramsOf, give, newClient, newServer
 from .apps import apps, sealed, varint
 
 numbers = st.one_of(st.integers(0, 20), st.sampled_from([1 << 14, 1 << 20, 1 << 30, (1 << 62) - 1]))
@@ -57,9 +57,9 @@ class FuzzTests(SynchronousTestCase):
         peer, address = (pump.client, CLIENT) if isServer else (pump.server, SERVER)
         client, server = apps(pump)
         (client if not isServer else server).write((client if not isServer else server).open(), b"x" * 3000)
-        datagrams = [memoryview(sealed(peer, b"".join(each))) for each in packets]
+        datagrams = [sealed(peer, b"".join(each)) for each in packets]
         for each in [datagrams] if isBatch else [[datagram] for datagram in datagrams]:
-            engine.receive(each, address, pump.now)
+            give(engine, each, address, pump.now)
             self.drive(engine, pump.now)
 
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -67,10 +67,9 @@ class FuzzTests(SynchronousTestCase):
     def test_datagramsOfAnyKindFromAnybody(self, isServer: bool, datagrams: list[bytes]) -> None:
         pump, engine = self.connected(isServer)
         before = engine._close_at
-        views = [memoryview(each) for each in datagrams]
-        short = [memoryview(b"\x40" + engine.host_cid + each) for each in datagrams]
+        short = [b"\x40" + engine.host_cid + each for each in datagrams]
         for address in (CLIENT, SERVER, ("2001:db8::bad", 1)):
-            engine.receive(views + short, address, pump.now)
+            give(engine, datagrams + short, address, pump.now)
             self.drive(engine, pump.now, False)
         self.assertIsNone(engine.closeReason)
         self.assertEqual(before, engine._close_at)  # nobody can keep a dead connection alive
@@ -103,7 +102,7 @@ class FuzzTests(SynchronousTestCase):
                 read()
                 for receiver, datagram in injected:
                     address = CLIENT if receiver is pump.server else SERVER
-                    receiver.receive([memoryview(datagram)], address, pump.now)
+                    give(receiver, [datagram], address, pump.now)
                 injected.clear()
 
             pump.onStep = step

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import CertificateRejected, SessionLost
 from socketwarp.quic import probe as module
+from socketwarp.quic.batch import Batch
 from socketwarp.quic.endpoint import TransportSettings, _engine
 from socketwarp.quic.engine import Engine
 from socketwarp.quic.probe import probe
@@ -54,7 +55,7 @@ class _Wire:
                 None,
                 original_destination_connection_id=header.destination_cid,
             )
-        self.server.receive([memoryview(data)], CLIENT, self.now)
+        self.server.receive(Batch(memoryview(data), len(data)), CLIENT, self.now)
         self._waiting += [b"".join(each.pieces) for each in self.server.transmit(self.now)]
 
     def recv(self, size: int) -> bytes:

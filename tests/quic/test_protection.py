@@ -1,6 +1,8 @@
 """Packets sealed and opened by the batch, against aioquic's own packet protection, both ways."""
 
+import itertools
 import random
+from typing import Any
 
 from aioquic._crypto import CryptoError
 from aioquic.quic.crypto import CryptoContext, derive_key_iv_hp
@@ -127,6 +129,57 @@ class OpenTests(SynchronousTestCase):
         datagrams = sealed(keys, 0, [b"payload"])
         self.assertEqual([None], [plain for _, _, plain in opened(others, datagrams, 0)])
         self.assertRaises(CryptoError, theirs.decrypt_packet, datagrams[0], 1 + len(CID), 0)
+
+
+class RunTests(SynchronousTestCase):
+    """Packets of one size, as `seal` makes them, opened together."""
+
+    def openRun(self, keys: Keys, datagrams: list[bytes], expected: int) -> Any:
+        return keys.openRun(memoryview(b"".join(datagrams)), len(datagrams[0]), CID, expected)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.sampled_from(SUITES),
+        st.one_of(st.integers(0, 1 << 40), st.integers((1 << 16) - 70, 1 << 16)),
+        st.integers(1, 64),
+        st.integers(4, 40),
+        st.integers(0, 1000),
+        st.booleans(),
+        st.integers(0, 1),
+    )
+    def test_whatWeSealIsOpened(
+        self, suite: CipherSuite, number: int, count: int, size: int, gap: int, spin: bool, phase: int
+    ) -> None:
+        keys, _ = contexts(suite, phase)
+        payloads = [random.Random(each).randbytes(size) for each in range(count)]
+        found = self.openRun(keys, sealed(keys, number, payloads, spin), max(0, number - gap))
+        self.assertEqual((0x40 | spin << 5 | phase << 2 | 1, number, payloads), found)
+
+    def test_whateverIsNotSoIsLeft(self) -> None:
+        keys, theirs = contexts(SUITES[0])
+        other, _ = contexts(SUITES[0], 1)
+        payloads = [b"payload"] * 4
+        run = sealed(keys, 10, payloads)
+        stray = sealed(keys, 12, [b"payload"])
+        self.assertIsNotNone(self.openRun(keys, run, 10))
+        self.assertIsNone(self.openRun(keys, run, 11))  # may have come before
+        self.assertIsNone(self.openRun(keys, run[:1] + run[2:], 10))
+        self.assertIsNone(self.openRun(keys, run[::-1], 10))
+        self.assertIsNone(self.openRun(keys, [*run, *stray], 10))
+        self.assertIsNone(self.openRun(keys, sealed(other, 10, payloads), 10))
+        self.assertIsNone(self.openRun(keys, run[:3] + sealed(keys, 13, [b"payload"], True), 10))
+        longer = [theirs.encrypt_packet(b"\x42" + CID + each.to_bytes(3), b"payload", each) for each in (10, 11)]
+        self.assertIsNone(self.openRun(keys, longer, 10))
+        reserved = [theirs.encrypt_packet(b"\x49" + CID + each.to_bytes(2), b"payload", each) for each in (10, 11)]
+        self.assertIsNone(self.openRun(keys, reserved, 10))
+
+    def test_aForgedByteAnywhereLeavesAllOfIt(self) -> None:
+        keys, _ = contexts(SUITES[0])
+        good = sealed(keys, 10, [b"payload"] * 2)
+        for which, index in itertools.product(range(2), [0, *range(1 + len(CID), len(good[0]))]):
+            forged = [bytearray(each) for each in good]
+            forged[which][index] ^= 1
+            self.assertIsNone(self.openRun(keys, [bytes(each) for each in forged], 10), (which, index))
 
 
 class NumberTests(SynchronousTestCase):

@@ -1,7 +1,5 @@
 """Loss detection over runs of packets, against a model of single packets, and RFC 9002's rules one by one."""
 
-from collections.abc import Sequence
-
 from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
@@ -23,6 +21,8 @@ from socketwarp.quic.recovery import (
 )
 
 SIZE = 1200
+#: Bytes of its stream in each packet.
+DATA = 1160
 
 
 def ranges(*numbers: int) -> RangeSet:
@@ -34,7 +34,7 @@ def ranges(*numbers: int) -> RangeSet:
 
 
 class World:
-    """A recovery with its three spaces; a packet's segment has the packet's number as its offset."""
+    """A recovery with its three spaces; a packet's bytes in its stream begin at its number times `DATA`."""
 
     def __init__(self, isConfirmed: bool = True) -> None:
         self.probes = 0
@@ -50,15 +50,19 @@ class World:
     def sendProbe(self) -> None:
         self.probes += 1
 
-    def segmentsAcknowledged(self, segments: Sequence[Segment]) -> None:
-        self.acknowledged += [segment.offset for segment in segments]
+    def segmentAcknowledged(self, segment: Segment) -> None:
+        self.acknowledged += self.numbersOf(segment)
 
-    def segmentsLost(self, segments: Sequence[Segment]) -> None:
-        self.lost += [segment.offset for segment in segments]
+    def segmentLost(self, segment: Segment) -> None:
+        self.lost += self.numbersOf(segment)
+
+    @staticmethod
+    def numbersOf(segment: Segment) -> range:
+        return range(segment.offset // DATA, (segment.offset + len(segment.data)) // DATA)
 
     def fly(self, count: int, now: float) -> None:
-        segments = [Segment(self.next + each, bytes(SIZE - 40), False) for each in range(count)]
-        self.recovery.onSent(Flight(self, self.next, segments, now, count * SIZE, 40), self.space)
+        segment = Segment(self.next * DATA, bytes(count * DATA), False)
+        self.recovery.onSent(Flight(self, self.next, segment, DATA, now, SIZE - DATA), self.space)
         self.next += count
 
     def packet(

@@ -222,9 +222,10 @@ class OpenTests(StreamsCase):
         state = self.streams.states[number * 4]
         state.sending.finish()
         self.streams.queue(state)
-        segments = self.streams.cut(self.streams.sendable.popleft(), 1000, 64)
+        segment = self.streams.cut(self.streams.sendable.popleft(), 1000, 64)
         self.assertIn(number * 4, self.streams.states)
-        state.segmentsAcknowledged(segments)
+        assert segment is not None
+        state.segmentAcknowledged(segment)
         self.assertNotIn(number * 4, self.streams.states)
 
     def test_theLimitIsGivenBackWhenBothDirectionsHaveEnded(self) -> None:
@@ -270,7 +271,8 @@ class SendTests(StreamsCase):
 
     def cut(self) -> int:
         """Serve the first in the queue; bytes."""
-        return sum(len(each.data) for each in self.streams.cut(self.streams.sendable.popleft(), 100, 2))
+        segment = self.streams.cut(self.streams.sendable.popleft(), 100, 2)
+        return 0 if segment is None else len(segment.data)
 
     def test_aStreamsLimitIsKeptAndRaised(self) -> None:
         state = self.streams.open()
@@ -304,9 +306,10 @@ class SendTests(StreamsCase):
     def test_whatIsLostNeedsNoCreditAgain(self) -> None:
         state = self.streams.open()
         self.write(state, 200)
-        segments = self.streams.cut(self.streams.sendable.popleft(), 200, 1)
+        segment = self.streams.cut(self.streams.sendable.popleft(), 200, 1)
         self.streams.peerMaxData = self.streams.dataSent
-        state.segmentsLost(segments)
+        assert segment is not None
+        state.segmentLost(segment)
         self.assertEqual((200, 200), (self.cut(), self.streams.dataSent))
 
     def test_streamsAreServedInTurn(self) -> None:
@@ -358,9 +361,10 @@ class MemoryTests(SynchronousTestCase):
         streams.queue(state)
         self.assertEqual(3000, streams.buffered)
         streams.sendable.popleft()
-        segments = streams.cut(state, 1000, 1)
+        segment = streams.cut(state, 1000, 1)
         self.assertEqual(3000, streams.buffered)
-        state.segmentsAcknowledged(segments)
+        assert segment is not None
+        state.segmentAcknowledged(segment)
         self.assertEqual(2000, streams.buffered)
         streams.onStream(0x0C, state.streamId, 0, bytes(500), False)
         self.assertEqual(2500, streams.buffered)
