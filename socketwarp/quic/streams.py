@@ -312,14 +312,14 @@ class Streams:
 
     def grantStreamData(self, state: StreamState, now: float, rtt: float) -> int:
         """The number for a MAX_STREAM_DATA frame."""
-        state.window.onGranted(now, rtt, not self.isMemoryShort)
+        state.window.onGranted(state.consumed, now, rtt, not self.isMemoryShort)
         state.granted = max(state.granted, state.consumed + state.window.size)
         state.grantDue = False
         return state.granted
 
     def grantData(self, now: float, rtt: float) -> int:
         """The number for a MAX_DATA frame."""
-        self._window.onGranted(now, rtt, not self.isMemoryShort)
+        self._window.onGranted(self._consumed, now, rtt, not self.isMemoryShort)
         self.maxData = max(self.maxData, self._credit)
         self.maxDataDue = False
         return self.maxData

@@ -28,15 +28,21 @@ class Window:
     :ivar size: bytes.
     """
 
-    __slots__ = ("_grantedAt", "_limit", "size")
+    __slots__ = ("_consumed", "_grantedAt", "_limit", "size")
 
     def __init__(self, size: int, limit: int) -> None:
         self.size = size
         self._limit = limit
         self._grantedAt = 0.0
+        self._consumed = 0
 
-    def onGranted(self, now: float, rtt: float, mayGrow: bool) -> None:
-        """Half of it was consumed, and is granted again; `rtt` is the path's least round-trip time, in seconds."""
-        if mayGrow and now - self._grantedAt < GROWTH_ROUND_TRIPS * max(LEAST_ROUND_TRIP, rtt):
+    def onGranted(self, consumed: int, now: float, rtt: float, mayGrow: bool) -> None:
+        """
+        Half of it or more was consumed, `consumed` bytes in all, and is granted again; `rtt` is the path's least
+        round-trip time, in seconds.
+        """
+        taken, elapsed = consumed - self._consumed, now - self._grantedAt
+        # How long half a window takes, if it is all consumed at once as well.
+        if mayGrow and elapsed * self.size / 2 < GROWTH_ROUND_TRIPS * max(LEAST_ROUND_TRIP, rtt) * taken:
             self.size = max(self.size, min(2 * self.size, self._limit))
-        self._grantedAt = now
+        self._consumed, self._grantedAt = consumed, now

@@ -11,18 +11,26 @@ class WindowTests(SynchronousTestCase):
     def test_aWindowThatHoldsTheSenderBackGrowsUnlessMemoryIsShort(self) -> None:
         for isShort, expected in ((False, 2000), (True, 1000)):
             window = Window(1000, 1 << 20)
-            window.onGranted(10.0, 0.1, not isShort)
-            window.onGranted(10.1, 0.1, not isShort)
+            window.onGranted(500, 10.0, 0.1, not isShort)
+            window.onGranted(1000, 10.1, 0.1, not isShort)
             self.assertEqual(expected, window.size)
-            window.onGranted(20.0, 0.1, not isShort)
+            window.onGranted(2000, 20.0, 0.1, not isShort)
+            self.assertEqual(expected, window.size)
+
+    def test_aWindowThatIsConsumedAtOnceIsLookedAtByTheHalf(self) -> None:
+        """All of it in three round trips holds the sender back, half of it in three doesn't."""
+        for taken, expected in ((500, 1000), (1000, 2000)):
+            window = Window(1000, 1 << 20)
+            window.onGranted(500, 10.0, 0.1, True)
+            window.onGranted(500 + taken, 10.3, 0.1, True)
             self.assertEqual(expected, window.size)
 
     def test_aWindowGrowsToItsMaximumAndNeverShrinks(self) -> None:
         window = Window(STREAM_LIMIT - 1, STREAM_LIMIT)
-        window.onGranted(0.01, 1.0, True)
+        window.onGranted(STREAM_LIMIT, 0.01, 1.0, True)
         self.assertEqual(STREAM_LIMIT, window.size)
         large = Window(2 * STREAM_LIMIT, STREAM_LIMIT)
-        large.onGranted(0.01, 1.0, True)
+        large.onGranted(STREAM_LIMIT, 0.01, 1.0, True)
         self.assertEqual(2 * STREAM_LIMIT, large.size)
 
 
