@@ -187,6 +187,10 @@ class Sent(Protocol):
     isInFlight: bool
     isCrypto: bool
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest of its datagrams."""
+
     def split(self, packetNumber: int) -> "Sent":
         """Keep the packets up to and including `packetNumber`; return the rest as another run."""
 
@@ -214,7 +218,7 @@ class Bundle:
     :ivar size: bytes on the wire (UDP payload).
     """
 
-    __slots__ = ("_parts", "first", "last", "sentTime", "size")
+    __slots__ = ("_parts", "first", "largest", "last", "sentTime", "size")
 
     isAckEliciting = True
     isInFlight = True
@@ -224,7 +228,7 @@ class Bundle:
         self._parts = parts
         self.first = self.last = number
         self.sentTime = sentTime
-        self.size = size
+        self.size = self.largest = size
 
     def split(self, packetNumber: int) -> "Bundle":
         """See `Sent`; a single packet is never split."""
@@ -266,6 +270,11 @@ class Flight:
         self.sentTime = sentTime
         self.size = len(segment.data) + count * overhead
         self.overhead = overhead
+
+    @property
+    def largest(self) -> int:
+        """See `Sent`."""
+        return min(self.packetSize, len(self.segment.data)) + self.overhead
 
     def split(self, packetNumber: int) -> "Flight":
         """See `Sent.split`."""

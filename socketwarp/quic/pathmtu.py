@@ -27,6 +27,10 @@ BLACK_HOLE_SECONDS = 60.0
 #: Probe time-outs in a row, without an acknowledgement between them, that make a black hole.
 BLACK_HOLE_TIMEOUTS = 3
 
+#: Round trips in a row that make one as well: in each of them datagrams above `BASE` got lost, and no others, and none
+#: of them arrived. Other streams' keystrokes, or acknowledgements, get through then and are acknowledged.
+BLACK_HOLE_LOSSES = 3
+
 
 class PathMtu:
     """
@@ -90,7 +94,7 @@ class PathMtu:
 class Probe:
     """A probe packet in flight, see `flight.Sent`: outside of congestion control."""
 
-    __slots__ = ("_pathMtu", "first", "last", "sentTime", "size")
+    __slots__ = ("_pathMtu", "first", "largest", "last", "sentTime", "size")
 
     isAckEliciting = False
     isInFlight = False
@@ -99,7 +103,7 @@ class Probe:
     def __init__(self, pathMtu: PathMtu, number: int, size: int, sentTime: float) -> None:
         self._pathMtu = pathMtu
         self.first = self.last = number
-        self.size = size
+        self.size = self.largest = size
         self.sentTime = sentTime
 
     def split(self, packetNumber: int) -> "Probe":

@@ -17,6 +17,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 
 from .congestion import Cubic, Pacer
 from .flight import Sent
+from .pathmtu import BASE
 
 #: RFC 9002 §6.1.1, §6.1.2 and §7.6.1.
 PACKET_THRESHOLD = 3
@@ -39,7 +40,7 @@ MAX_PTO_EXPONENT = 6
 class SinglePacket:
     """A packet of the ordinary path as a run of one, see `flight.Sent`."""
 
-    __slots__ = ("first", "isAckEliciting", "isCrypto", "isInFlight", "last", "packet", "sentTime", "size")
+    __slots__ = ("first", "isAckEliciting", "isCrypto", "isInFlight", "largest", "last", "packet", "sentTime", "size")
 
     def __init__(self, packet: QuicSentPacket) -> None:
         self.packet = packet
@@ -48,7 +49,7 @@ class SinglePacket:
         self.isCrypto = packet.is_crypto_packet
         self.first = self.last = packet.packet_number
         self.sentTime = packet.sent_time or 0.0
-        self.size = packet.sent_bytes
+        self.size = self.largest = packet.sent_bytes
 
     def split(self, packetNumber: int) -> Sent:
         raise ValueError("a single packet can't be split")
@@ -68,6 +69,8 @@ class Recovery:
 
     :ivar lostPackets: packets declared lost so far, for statistics.
     :ivar minimumRtt: the least round-trip time seen, seconds; infinite before the first sample.
+    :ivar swallowed: round trips in a row in which nothing but datagrams above `BASE` got lost, and none of them arrived
+        (RFC 8899 §4.3): smaller ones may get through all the time, so that no probe time-out tells of it.
     :ivar probes: packets that may be sent beyond the congestion window because a probe time-out fired (§6.2.4).
     """
 
@@ -78,6 +81,7 @@ class Recovery:
         self.congestion = Cubic(datagramSize)
         self.pacer = Pacer()
         self.lostPackets = 0
+        self.swallowed = 0
         self.probes = 0
         self.smoothedRtt: float | None = None
         self._sendProbe = sendProbe
@@ -89,6 +93,7 @@ class Recovery:
         self.minimumRtt = math.inf
         self._firstSampleTime = 0.0
         self._ptoCount = 0
+        self._swallowedAt = -math.inf
         self._lastAckElicitingTime = 0.0
 
     @property
@@ -187,6 +192,8 @@ class Recovery:
                 space.ack_eliciting_in_flight -= run.last - run.first + 1
             if run.isInFlight:
                 size += run.size
+            if run.largest > BASE:
+                self.swallowed = 0
             run.onAcknowledged()
         if newest.last == largest and isAckEliciting:
             self._sample(now - newest.sentTime, min(ack_delay, self.max_ack_delay), now)
@@ -265,10 +272,17 @@ class Recovery:
     def _onLost(self, lost: list[Sent], space: QuicPacketSpace, now: float) -> None:
         size = self._drop(lost, space)
         if size:
+            self._countSwallowed(lost, now)
             self.congestion.onLost(size, lost[-1].sentTime, now, self._isQueueing)
             if self._isPersistentCongestion(lost):
                 self.congestion.onPersistentCongestion()
             self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)
+
+    def _countSwallowed(self, lost: list[Sent], now: float) -> None:
+        """Once for each round trip: what was sent before the last count was sent by the same size."""
+        if lost[-1].sentTime > self._swallowedAt and all([run.largest > BASE for run in lost if run.isInFlight]):
+            self.swallowed += 1
+            self._swallowedAt = now
 
     def _drop(self, lost: Iterable[Sent], space: QuicPacketSpace) -> int:
         """Have the runs sent again; the bytes that were in flight."""

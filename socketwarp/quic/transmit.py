@@ -11,7 +11,7 @@ from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.recovery import QuicPacketSpace
 
 from .flight import SHORT, Bundle, Flight, Segment
-from .pathmtu import BASE, BLACK_HOLE_TIMEOUTS, MAXIMUM, PathMtu, Probe
+from .pathmtu import BASE, BLACK_HOLE_LOSSES, BLACK_HOLE_TIMEOUTS, MAXIMUM, PathMtu, Probe
 from .protection import Keys
 from .recovery import Recovery
 from .streams import Streams, StreamState
@@ -87,6 +87,8 @@ class Transmitter:
         connection = self._connection
         if connection.pathAddress != self._path:
             self._onPathChanged()
+        if connection.recovery.swallowed >= BLACK_HOLE_LOSSES:
+            self._leaveBlackHole(now)
         yield from self._probe(now)
         self.nextTime = None
         if connection.streams.sendable:
@@ -99,11 +101,15 @@ class Transmitter:
     def onTimer(self, now: float) -> None:
         """Time has passed: probes that are lost, and black holes (RFC 8899 §4.3)."""
         self._search.expire(now)
-        recovery = self._connection.recovery
-        if recovery.timeouts == BLACK_HOLE_TIMEOUTS and self.size > BASE:
+        if self._connection.recovery.timeouts == BLACK_HOLE_TIMEOUTS:
+            self._leaveBlackHole(now)
+
+    def _leaveBlackHole(self, now: float) -> None:
+        """Send what was swallowed again, in datagrams that every path carries."""
+        if self.size > BASE:
             self._search.onBlackHole(now)
             self._useSize()
-            recovery.rescheduleAll(self._connection.oneRtt)
+            self._connection.recovery.rescheduleAll(self._connection.oneRtt)
 
     def _onPathChanged(self) -> None:
         """Begin on a new path as on an unknown one (RFC 9000 §9.4), unless only the port is another."""

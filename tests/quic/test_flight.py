@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.flight import Flight, Segment, SendBuffer
+from socketwarp.quic.streams import Limits, Streams
 
 SEED = bytes(range(251))
 
@@ -231,3 +232,13 @@ class SendBufferTests(SynchronousTestCase):
         buffer.finish()
         buffer.onAcknowledged(cut(buffer, 10, 1))
         self.assertFalse(buffer.reset(9))
+
+
+class FlightTests(SynchronousTestCase):
+    def test_itsLargestDatagramIsTheFirst(self) -> None:
+        """The last may be short, and is alone when the others are split off."""
+        streams = Streams(False, Limits())
+        streams.peerMaxStreams = 1
+        flight = Flight(streams.open(), 0, Segment(0, bytes(2500), False), 1000, 1.0, 40)
+        self.assertEqual(1040, flight.largest)
+        self.assertEqual(540, flight.split(1).largest)

@@ -102,7 +102,8 @@ class DiscoveryTests(SynchronousTestCase):
 
     def test_whatThePathCarriesIsFound(self) -> None:
         for mtu, size in ((1200, 1200), (1460, 1452), (1500, 1472), (9000, 8972), (65535, MAXIMUM)):
-            self.assertEqual(size, self.discovered(mtu)[1].datagramSize, mtu)
+            pump, _ = self.discovered(mtu)
+            self.assertEqual([size, size], [each.datagramSize for each in (pump.client, pump.server)], mtu)
 
     def test_nothingLargerThanThePeerTakesIsSent(self) -> None:
         """Plain aioquic says how much it takes (max_udp_payload_size)."""
@@ -147,3 +148,22 @@ class DiscoveryTests(SynchronousTestCase):
             server.write(server.open(), b"x")
             pump.run(30)
             self.assertEqual(BASE, engine.datagramSize)
+
+    def test_keystrokesThatGetThroughHideNoBlackHole(self) -> None:
+        """They are acknowledged, so that there are never three probe time-outs in a row."""
+        for ours in ("both", "client"):
+            pump, engine = self.discovered(9000, ours)
+            client, server = apps(pump)
+            number, keystrokes = client.open(), client.open()
+            written = 0
+            for _ in range(100):
+                client.write(number, bytes(5000))
+                written += 5000
+                for _ in range(5):
+                    client.write(keystrokes, b"k")
+                    pump.run(0.005)
+                if written == 100_000:
+                    self.assertGreater(engine.datagramSize, 8000)
+                    pump.path.mtu = 1300
+            self.assertEqual((BASE, 500), (engine.datagramSize, len(server.received[keystrokes])), ours)
+            self.assertGreater(len(server.received[number]), written - 20_000, ours)

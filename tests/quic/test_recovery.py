@@ -65,6 +65,12 @@ class World:
         self.recovery.onSent(Flight(self, self.next, segment, DATA, now, SIZE - DATA), self.space)
         self.next += count
 
+    def large(self, now: float, count: int) -> None:
+        """The same in datagrams of twice the size, which have as much more beside the data."""
+        segment = Segment(self.next * DATA, bytes(count * DATA), False)
+        self.recovery.onSent(Flight(self, self.next, segment, DATA, now, 2 * SIZE - DATA), self.space)
+        self.next += count
+
     def packet(
         self, now: float, space: int = 2, isCrypto: bool = False, isAckEliciting: bool = True
     ) -> list[QuicDeliveryState]:
@@ -205,6 +211,27 @@ class LossTests(SynchronousTestCase):
         rtt = world.recovery.smoothedRtt
         world.ack(9.0, 2)
         self.assertEqual(rtt, world.recovery.smoothedRtt)
+
+    def test_roundTripsThatOnlyLargeDatagramsDoNotOutlastAreCounted(self) -> None:
+        """RFC 8899 §4.3; each of them once, however many losses it brings."""
+        world = World()
+        for number in range(1, 4):
+            world.large(float(number), 8)
+            world.fly(2, number + 0.01)
+            world.ack(number + 0.1, world.next - 2)
+            world.ack(number + 0.1, world.next - 1)
+            self.assertEqual(number, world.recovery.swallowed)
+        self.assertEqual(23, len(world.lost))
+        world.large(5.0, 2)
+        world.ack(5.1, world.next - 1)
+        self.assertEqual(0, world.recovery.swallowed)
+
+    def test_whereSmallDatagramsGetLostAsWellIsNoBlackHole(self) -> None:
+        world = World()
+        world.large(1.0, 4)
+        world.fly(5, 1.0)
+        world.ack(1.1, world.next - 1)
+        self.assertEqual((6, 0), (len(world.lost), world.recovery.swallowed))
 
     def test_singlePacketsCantBeSplit(self) -> None:
         world = World()
