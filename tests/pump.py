@@ -18,7 +18,7 @@ from aioquic.quic.connection import END_STATES, QuicConnection
 from socketwarp.quic.batch import Batch
 from socketwarp.quic.engine import Engine
 from socketwarp.quic.gate import CheckPeer
-from socketwarp.quic.streams import Limits
+from socketwarp.quic.windows import Limits
 
 from .certs import Issued, credentials, pem, world
 

@@ -22,9 +22,8 @@ from .datagrams import SOCKET_BUFFER, DatagramPort, Descriptors, bind
 from .engine import Engine
 from .reset import ResetKey
 from .session import Session, Soon
-from .streams import Limits
 from .transmission import Transmission
-from .windows import SESSION_LIMIT, SESSION_START, STREAM_LIMIT, STREAM_START
+from .windows import SESSION_LIMIT, SESSION_START, STREAM_LIMIT, STREAM_START, Limits
 
 
 class Reactor(Descriptors, Protocol):

@@ -40,9 +40,10 @@ from .protection import Keys
 from .receive import Receiver
 from .recovery import Recovery
 from .reset import REASON, ResetKey, isReset
-from .streams import Limits, Streams
+from .streams import Streams
 from .transmission import Transmission
 from .transmit import Transmitter
+from .windows import Limits
 
 CONNECTED, DRAINING = QuicConnectionState.CONNECTED, QuicConnectionState.DRAINING
 

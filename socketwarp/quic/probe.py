@@ -16,7 +16,7 @@ from ..errors import CertificateRejected, SessionLost
 from .admission import VERSIONS
 from .batch import Batch
 from .engine import Engine
-from .streams import Limits
+from .windows import Limits
 
 #: Seconds for the whole handshake: several retransmissions, the first of which comes after one second.
 PROBE_SECONDS = 5.0

@@ -8,7 +8,6 @@ queue.
 
 from collections import deque
 
-import attrs
 from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import FinalSizeError
@@ -16,24 +15,11 @@ from aioquic.quic.stream import FinalSizeError
 from ..interfaces import Piece
 from .flight import SHORT, Segment, SendBuffer
 from .reassembly import Reassembly, TooManyGaps
-from .windows import SESSION_LIMIT, SESSION_START, STREAM_LIMIT, STREAM_START, Window
+from .windows import Limits, Window
 
-
-@attrs.frozen
-class Limits:
-    """
-    What this end grants the other.
-
-    :ivar streamWindow: bytes that may wait unread on one stream, to begin with, and ``streamLimit`` at the most;
-        ``sessionWindow`` and ``sessionLimit``: on all together, but for those whose reader is paused.
-    :ivar streams: bidirectional streams that the peer may have open at a time.
-    """
-
-    streamWindow: int = STREAM_START
-    sessionWindow: int = SESSION_START
-    streamLimit: int = STREAM_LIMIT
-    sessionLimit: int = SESSION_LIMIT
-    streams: int = 10_000
+#: Bytes that a stream may be served before others that wait: some datagrams on a thin path, a quarter of a flight on a
+#: fast one.
+QUANTUM = 16 << 10
 
 
 class StreamState:
@@ -43,13 +29,15 @@ class StreamState:
     :ivar granted: the MAX_STREAM_DATA that the peer has been told, an offset; ``consumed``: bytes the application took.
     :ivar isPaused: nobody reads, for now or not yet; ``held``: bytes that wait for that, not counted against the
         session.
+    :ivar turn: the round of service in which it may go first again, see `Streams.queue`; ``taken``: bytes that it has
+        been served since the last time that it had to wait for that.
     :ivar stopCode: of the peer's STOP_SENDING.
     :ivar stopDue: the code of a STOP_SENDING of ours that is to be sent.
     """
 
     __slots__ = ("consumed", "grantDue", "granted", "held", "isPaused", "isQueued", "owner", "receiving", "sending",
     "stopCode", "stopDue",
-                 "streamId", "streams", "window")  # fmt: skip
+                 "streamId", "streams", "taken", "turn", "window")  # fmt: skip
 
     def __init__(self, streams: "Streams", streamId: int, peerLimit: int) -> None:
         self.streams = streams
@@ -63,6 +51,7 @@ class StreamState:
         self.held = 0
         self.grantDue = False
         self.isQueued = False
+        self.turn = self.taken = 0
         self.stopCode: int | None = None
         self.stopDue: int | None = None
         self.owner: object = None
@@ -114,6 +103,7 @@ class Streams:
         self.peerWindowOfTheirs = 0
         self.dataSent = 0
         self._starved: dict[StreamState, None] = {}
+        self._round = 0
         # What we grant the peer: as it should be, and as the peer has been told.
         self._window = Window(limits.sessionWindow, limits.sessionLimit)
         self.maxData = self._window.size
@@ -327,13 +317,16 @@ class Streams:
     # Sending
 
     def queue(self, state: StreamState) -> None:
-        """Serve a stream that has something to send; one with little to say goes before those in mid-transfer."""
+        """
+        Serve a stream that has something to send. One with little to say goes before those in mid-transfer; when that
+        has come to `QUANTUM` bytes, all that wait have their turn first, or many such streams would stop the others.
+        """
         if state.isQueued or not state.sending.hasWork(self.peerMaxData - self.dataSent):
             if state.sending.unsentBytes and self.dataSent >= self.peerMaxData:
                 self._starved[state] = None
             return
         state.isQueued = True
-        if state.sending.unsentBytes <= SHORT:
+        if state.sending.unsentBytes <= SHORT and state.turn <= self._round:
             self.sendable.appendleft(state)
         else:
             self.sendable.append(state)
@@ -343,7 +336,12 @@ class Streams:
         before = state.sending.sent
         segment = state.sending.cut(size, count, self.peerMaxData - self.dataSent)
         self.served[state] = None
-        self.dataSent += state.sending.sent - before
+        sent = state.sending.sent - before
+        self.dataSent += sent
+        self._round = max(self._round, state.turn)
+        state.taken += sent
+        if state.taken >= QUANTUM:
+            state.turn, state.taken = self._round + 1, 0
         state.isQueued = False
         if state.sending.hasWork(self.peerMaxData - self.dataSent):
             state.isQueued = True

@@ -3,6 +3,8 @@ Receive windows that follow the bandwidth-delay product (RFC 9000 §4.2): one th
 limit; one that a slow reader leaves full stays as it is.
 """
 
+import attrs
+
 #: What windows begin with, in bytes, unless their limits are below.
 STREAM_START = 256 << 10
 SESSION_START = 8 << 20
@@ -19,6 +21,23 @@ GROWTH_ROUND_TRIPS = 2
 #: keystroke waits behind what is in the window. With 1 ms it waits nearly twice as long at the same speed; with 0.25 ms
 #: a stream takes a third more CPU.
 LEAST_ROUND_TRIP = 0.0005
+
+
+@attrs.frozen
+class Limits:
+    """
+    What this end grants the other.
+
+    :ivar streamWindow: bytes that may wait unread on one stream, to begin with, and ``streamLimit`` at the most;
+        ``sessionWindow`` and ``sessionLimit``: on all together, but for those whose reader is paused.
+    :ivar streams: bidirectional streams that the peer may have open at a time.
+    """
+
+    streamWindow: int = STREAM_START
+    sessionWindow: int = SESSION_START
+    streamLimit: int = STREAM_LIMIT
+    sessionLimit: int = SESSION_LIMIT
+    streams: int = 10_000
 
 
 class Window:

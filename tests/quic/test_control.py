@@ -8,7 +8,8 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, Qu
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.engine import Engine
-from socketwarp.quic.streams import Limits, StreamState
+from socketwarp.quic.streams import StreamState
+from socketwarp.quic.windows import Limits
 
 from ..pump import pair
 from .apps import apps

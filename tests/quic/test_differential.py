@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.quic.streams import Limits
+from socketwarp.quic.windows import Limits
 
 from ..pump import CLIENT, Path, Pump, newClient, newServer
 from .apps import App, apps

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic import engine
 from socketwarp.quic.engine import Engine
-from socketwarp.quic.streams import Limits
+from socketwarp.quic.windows import Limits
 
 from ..pump import CLIENT, Path, Pump, give, newClient, newServer, pair
 from .apps import App, apps

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.interfaces import Piece
 from socketwarp.quic.engine import Engine
-from socketwarp.quic.streams import Limits
+from socketwarp.quic.windows import Limits
 
 from ..pump import CLIENT, SERVER, Pump, give, newClient, newServer
 from .apps import apps, sealed, varint

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.reassembly import MAX_GAPS
-from socketwarp.quic.streams import Limits, Streams, StreamState
+from socketwarp.quic.streams import QUANTUM, Streams, StreamState
+from socketwarp.quic.windows import Limits
 
 STREAM = QuicFrameType.STREAM_BASE
 LIMITS = Limits(streamWindow=1000, sessionWindow=2500, streams=20)
@@ -330,6 +331,19 @@ class SendTests(StreamsCase):
         self.assertEqual([keystroke, bulk], list(self.streams.sendable))
         self.write(keystroke, 1)
         self.assertEqual(2, len(self.streams.sendable))
+
+    def test_manyWithLittleToSayDoNotStopAnybody(self) -> None:
+        """Each has something more to say whenever it has been served; all get as much, by bytes."""
+        self.streams.peerMaxData = self.streams.peerWindowOfOurs = 10_000_000
+        bulk, *short = (self.streams.open() for _ in range(6))
+        self.write(bulk, 1_000_000)
+        for _ in range(1000):
+            for each in short:
+                if not each.isQueued:
+                    self.write(each, 400)
+            self.streams.cut(self.streams.sendable.popleft(), 400, 50)
+        sent = [each.sending.sent for each in (bulk, *short)]
+        self.assertLessEqual(max(sent) - min(sent), 2 * QUANTUM)
 
     def test_stopSendingResetsOurPartWithThePeersCode(self) -> None:
         state = self.streams.open()
