@@ -80,6 +80,10 @@ class Tunnel:
             self.target.remoteReads()
         self.settle()
 
+    def leftovers(self) -> list[Any]:
+        """Timers, now that both bridges are over."""
+        return list(self.reactor.getDelayedCalls())
+
     def ending(self, bridge: Bridge) -> str:
         return self.totals[bridge].ending
 
@@ -736,7 +740,7 @@ class AnyOrder(RuleBasedStateMachine):
                 clean = remote.sawFin and not remote.sawReset
                 assert clean or self.broken
             assert len(self.tunnel.totals) == 2, "a bridge has not ended"
-            assert self.tunnel.reactor.getDelayedCalls() == []
+            assert self.tunnel.leftovers() == []
         if not self.broken and len(self.finished) == 2:
             assert {totals.ending for totals in self.tunnel.totals.values()} == {"finished"}
 

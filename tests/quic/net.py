@@ -69,8 +69,8 @@ class Network:
     :ivar log: datagrams carried: from, to, bytes.
     """
 
-    def __init__(self) -> None:
-        self.clock = Clock()
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.clock.rightNow = 1000.0
         self.ports: dict[tuple[str, int], Port] = {}
         self.passes: Callable[[Port, bytes], bool] = lambda port, datagram: True
@@ -147,8 +147,12 @@ class NetworkCase(SynchronousTestCase):
 
     settings = TransportSettings()
 
+    def newClock(self) -> Clock:
+        """What stands in for the reactor."""
+        return Clock()
+
     def setUp(self) -> None:
-        self.network = Network()
+        self.network = Network(self.newClock())
         self.network.patch(self)
         self.clock = self.network.clock
         self.sessions: list[Session] = []
