@@ -13,10 +13,11 @@ from socketwarp.quic import engine
 from socketwarp.quic.engine import Engine
 from socketwarp.quic.windows import Limits
 
-from ..pump import CLIENT, Path, Pump, give, newClient, newServer, pair
-from .apps import App, apps
+from ..pump import CLIENT, SERVER, Path, Pump, give, newClient, newServer, pair
+from .apps import App, apps, sealed
 
 SIDES = ("both", "client", "server")
+PING = b"\x01"
 DATA = random.Random(5).randbytes(1 << 20)
 
 
@@ -131,7 +132,7 @@ class TransferTests(EngineCase):
             self.assertEqual(DATA, server.received[number])
 
     def test_handshakesSurviveHeavyLoss(self) -> None:
-        for seed in range(10):
+        for seed in range(50):
             client = newClient()
             pump = Pump(client, newServer(client), Path(delay=0.02, loss=0.3, seed=seed))
             client.connect(("2001:db8::2", 11443), pump.now)
@@ -241,6 +242,10 @@ class KeyUpdateTests(EngineCase):
             self.assertGreaterEqual(len(updates), 3, ours)
             self.assertEqual({"local_update"}, set(updates), ours)
 
+    def test_theLimitIsHalfOfWhatAesGcmIsGoodFor(self) -> None:
+        """2^23 packets are (RFC 9001 §6.6), and we promise an update before 2^22."""
+        self.assertLess(engine.KEY_UPDATE_PACKETS, 1 << 22)
+
 
 def spied(keys: CryptoPair) -> list[str]:
     """What makes these keys change, from now on."""
@@ -253,6 +258,18 @@ def spied(keys: CryptoPair) -> list[str]:
 
     keys._update_key = updated  # type: ignore[method-assign]  # a spy
     return updates
+
+
+class SpinTests(SynchronousTestCase):
+    def test_aServerReflectsTheBitAndAClientInvertsIt(self) -> None:
+        """RFC 9000 §17.4."""
+        for ours, source in (("server", CLIENT), ("client", SERVER)):
+            pump = pair(ours)
+            end, peer = (pump.server, pump.client) if ours == "server" else (pump.client, pump.server)
+            assert isinstance(end, Engine)
+            for spin in (True, False, True):
+                give(end, [sealed(peer, PING, 0x40 | spin << 5)], source, pump.now)
+                self.assertEqual(spin == (ours == "server"), end.spin)
 
 
 class MigrationTests(EngineCase):

@@ -11,9 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.interfaces import Piece
 from socketwarp.quic.engine import Engine
+from socketwarp.quic.numbers import ReceivedNumbers
 from socketwarp.quic.windows import Limits
 
-from ..pump import CLIENT, SERVER, Pump, give, newClient, newServer
+from ..pump import CLIENT, SERVER, START, Pump, give, newClient, newServer
 from .apps import apps, sealed, varint
 
 #: aioquic's fixed number of streams; its windows are settings.
@@ -212,6 +213,18 @@ class MemoryTests(SynchronousTestCase):
         tracemalloc.stop()
         self.assertLess(used, 1 << 20)
         self.assertIsNone(server._close_event)
+
+    def test_packetNumbersWithGapsAreAcknowledgedInSoManyRanges(self) -> None:
+        """RFC 9000 §13.2.3."""
+        client = newClient(False)
+        server = newServer(client)
+        assert isinstance(server, Engine)
+        Pump(client, server).connect()
+        first = client._packet_number + 1
+        packets = [sealed(client, b"\x01", number=first + 2 * each) for each in range(300)]
+        give(server, packets, CLIENT, START + 1)
+        self.assertLessEqual(len(server.oneRtt.ack_queue), ReceivedNumbers.MAX_RANGES)
+        self.assertEqual(first + 598, server.oneRtt.ack_queue.bounds().stop - 1)
 
     def test_aPeerThatOpensAllItsStreamsAtOnceIsBounded(self) -> None:
         """One frame on the last of 10,000 streams opens them all."""
