@@ -98,13 +98,13 @@ class CoverageTests(SynchronousTestCase):
 
 
 class CiTests(Directory):
-    """The checks and the tests together."""
+    """The checks, the benchmark's smoke run and the tests together."""
 
-    def outcome(self, check: str, test: str) -> tuple[int, list[str]]:
-        """With recipes for the two: the exit status, and the lines that aren't make's own."""
+    def outcome(self, check: str, test: str, bench: str = "true") -> tuple[int, list[str]]:
+        """With recipes for the three: the exit status, and the lines that aren't make's own."""
         (self.directory / ".ci").mkdir(exist_ok=True)
         shutil.copy(ROOT / ".ci" / "run", self.directory / ".ci" / "run")
-        (self.directory / "Makefile").write_text(f"check:\n\t@{check}\ntest:\n\t@{test}\n")
+        (self.directory / "Makefile").write_text(f"check:\n\t@{check}\nbench-smoke:\n\t@{bench}\ntest:\n\t@{test}\n")
         status, lines = execute(self.directory, ".ci/run")
         return status, [line for line in lines if not line.startswith("make")]
 
@@ -116,6 +116,10 @@ class CiTests(Directory):
     def test_aCheckThatFailsIsCountedAndNamedAtTheEnd(self) -> None:
         expected = (1, ["fine", "failed: make check", "7 passed, 1 failed"])
         self.assertEqual(expected, self.outcome("false", "echo fine; echo 7 passed, 0 failed"))
+
+    def test_aPartOfTheBenchmarkThatDoesNotWorkIsCountedAndNamedAtTheEnd(self) -> None:
+        expected = (1, ["fine", "failed: make bench-smoke", "7 passed, 1 failed"])
+        self.assertEqual(expected, self.outcome("true", "echo fine; echo 7 passed, 0 failed", "false"))
 
     def test_testsThatFailAreCountedOnce(self) -> None:
         said = "echo 'failed: too little is covered'; echo 7 passed, 3 failed; exit 1"
