@@ -14,7 +14,7 @@ from socketwarp.quic.engine import Engine
 from socketwarp.quic.windows import Limits
 
 from ..pump import CLIENT, SERVER, Path, Pump, give, newClient, newServer, pair
-from .apps import App, apps, sealed
+from .apps import App, apps, sealed, varint
 
 SIDES = ("both", "client", "server")
 PING = b"\x01"
@@ -241,6 +241,20 @@ class KeyUpdateTests(EngineCase):
             self.exchange(pump, 500_000)
             self.assertGreaterEqual(len(updates), 3, ours)
             self.assertEqual({"local_update"}, set(updates), ours)
+
+    def test_packetsThatAnUpdateOvertakesAreReadAllTheSame(self) -> None:
+        """RFC 9001 §6.5: those under the keys before may come for a while."""
+        pump = pair("server")
+        client, server = apps(pump)
+        late = sealed(pump.client, b"\x0c" + varint(0, 0) + b"late")
+        pump.client.request_key_update()
+        pump.client.send_ping(0)
+        pump.run(1)
+        self.assertEqual(1, pump.server._cryptos[Epoch.ONE_RTT].recv.key_phase)
+        give(pump.server, [late], CLIENT, pump.now)
+        server.read()
+        self.assertEqual(b"late", server.received[0])
+        del client
 
     def test_theLimitIsHalfOfWhatAesGcmIsGoodFor(self) -> None:
         """2^23 packets are (RFC 9001 §6.6), and we promise an update before 2^22."""
