@@ -122,6 +122,20 @@ class Connectors:
             return succeed(connector)
         return self._waiting.wait(uid) if self._stopping is None else fail(ConnectorAway(self._stopping))
 
+    def whenHeard(self, uid: str) -> Deferred[Connector]:
+        """
+        Fires with a connector of the uid whose session isn't silent: one that is heard of again, or a new one. Waits
+        without end, and fails, as `whenConnected`.
+        """
+        if self._stopping is not None:
+            return fail(ConnectorAway(self._stopping))
+        self._waiting.listen(self._clock, self._audible)
+        return self._waiting.wait(uid)
+
+    def _audible(self, uid: str) -> Connector | None:
+        connector = self.find(uid)
+        return None if connector is None or connector.session.isSilent else connector
+
     def left(self, connector: Connector) -> None:
         """A visitor has gone that the connector carried (`Connector.visitors`): perhaps the last one of a session."""
         connector.visitors -= 1

@@ -89,4 +89,7 @@ def _here(connectors: Connectors, uid: str) -> tuple[bool, str]:
     here = connectors.serving(uid)
     if not here:
         return False, f"no connector of {uid} is here; a visitor waits for it a little"
-    return True, f"{uid} is here, session {', '.join(each.session.sessionId for each in here)}"
+    where = f"{uid} is here, session {', '.join(each.session.sessionId for each in here)}"
+    if all(each.session.isSilent for each in here):
+        return True, f"{where}, but silent; a visitor waits until it is heard of again, or has another session"
+    return True, where

@@ -40,7 +40,8 @@ class Limits:
     :ivar total: visitors at a time, of all ports together; ``perPort``: of each port.
     :ivar parkSeconds: how long a visitor waits for its connector to come back.
     :ivar openSeconds: how long it waits for a stream when the connector's stream limit is reached.
-    :ivar answerSeconds: how long for the connector to say that it has dialled; longer than a connector may well take.
+    :ivar answerSeconds: how long for the connector to say that it has dialled, longer than a connector may well take;
+        and how long for one that is silent to be heard of again, or to come by another session.
     """
 
     total: int = 50_000
@@ -138,6 +139,12 @@ class Visitor:
             seconds = self._limits.parkSeconds
             away = f"no connector of {self.spec.uid} came within {seconds:g} s"
             self._await(self._connectors.whenConnected(self.spec.uid), self._open, seconds, ConnectorAway, away)
+            return
+        if connector.session.isSilent:
+            # On its session nobody may ever hear of this one, whom a newer session can carry in a moment.
+            seconds = self._limits.answerSeconds
+            silent = f"nothing was heard of the connector of {self.spec.uid} within {seconds:g} s"
+            self._await(self._connectors.whenHeard(self.spec.uid), self._open, seconds, ConnectorAway, silent)
             return
         try:
             self._open(connector)

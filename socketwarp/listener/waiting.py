@@ -1,15 +1,19 @@
 """Visitors that wait for a connector to come, or to come back."""
 
+from collections.abc import Callable
 from functools import partial
 
 import attrs
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
 
 from ..errors import LimitReached, SocketwarpError
 from .roster import Connector
 
 #: Visitors, over all uids, that may wait at a time.
 WAITING_LIMIT = 4096
+#: Seconds between looks, while somebody waits for a silent connector, whether it has been heard of again.
+LISTEN_SECONDS = 0.25
 
 
 @attrs.define(eq=False)
@@ -19,6 +23,7 @@ class WaitingRoom:
     # A dictionary is a set that remembers the order.
     _waiting: dict[str, dict[Deferred[Connector], None]] = attrs.field(factory=dict, init=False)
     _count: int = attrs.field(default=0, init=False)
+    _isListening: bool = attrs.field(default=False, init=False)
 
     def wait(self, uid: str) -> Deferred[Connector]:
         """
@@ -46,6 +51,21 @@ class WaitingRoom:
         self._count -= len(waiting)
         for d in waiting:
             d.callback(connector)
+
+    def listen(self, clock: IReactorTime, audible: Callable[[str], Connector | None]) -> None:
+        """Look for one that has been heard of again (`audible`, by uid) now and then, as long as somebody waits."""
+        if not self._isListening:
+            self._isListening = True
+            clock.callLater(LISTEN_SECONDS, self._look, clock, audible)
+
+    def _look(self, clock: IReactorTime, audible: Callable[[str], Connector | None]) -> None:
+        self._isListening = False
+        for uid in tuple(self._waiting):
+            connector = audible(uid)
+            if connector is not None:
+                self.serve(connector)
+        if self._waiting:
+            self.listen(clock, audible)
 
     def disappoint(self, error: SocketwarpError) -> None:
         """Nobody will come any more: all who wait fail with the error."""

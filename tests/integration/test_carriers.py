@@ -173,6 +173,18 @@ class AutoTests(CarriersCase):
         self.firewall.isOpen = False
         self.connected("tls")
 
+    def test_whoComesIntoABlackHoleIsCarriedByTheNextSession(self) -> None:
+        """Which is there long before the old one counts as lost."""
+        self.firewall.isOpen = True
+        self.startConnector()
+        self.connected("quic")
+        port = self.entrance(self.target)
+        self.firewall.isOpen = False
+        self.visit(port)  # the first one gives the listener something to wait for
+        self.connector.waitFor("no answer in session")
+        self.assertEcho(self.target, port)
+        self.assertNotIn("connector uid-1 lost", "".join(self.listener.lines))
+
     def test_quicThatIsSwallowedAgainAndAgainIsNotTriedFirstAnyMore(self) -> None:
         """The firewall lets sessions begin, and no more."""
         self.environment["SWC_IDLE_SECONDS"] = "1"

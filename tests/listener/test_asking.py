@@ -274,6 +274,12 @@ class ExplainTests(AskingTestCase):
         self.assertEqual((True, "connector"), (allowed, steps["target"]["end"]))
         self.assertIn("10.0.0.5:80", steps["target"]["rule"])
 
+    def test_aSilentConnectorIsHereAndWaitedFor(self) -> None:
+        self.session.isSilent = True
+        step = self.explain()[1]["connector"]
+        self.assertTrue(step["allowed"])
+        self.assertIn("but silent; a visitor waits", step["rule"])
+
     def test_andItsRefusalIsExplained(self) -> None:
         def answer(preamble: Preamble, stream: IStream) -> None:
             stream.write(DIALECTS["socketwarp/1"].formatRefusal(TargetDenied("not among SWC_ALLOW_TARGETS")))

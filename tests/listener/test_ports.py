@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import NoSuchPort, PortClosed, PortDenied, PortUnavailable, SessionLost, StoreUnavailable
 from socketwarp.listener.visitors import Limits
+from socketwarp.listener.waiting import LISTEN_SECONDS
 from socketwarp.listener.wishes import PortSpec
 from socketwarp.settings import PortRange
 from socketwarp.wire.preamble import Preamble
@@ -231,6 +232,49 @@ class VisitorTests(SynchronousTestCase):
         self.rig.reactor.advance(0.2)
         self.assertReset(visitor, "connector-away")
         self.assertIn("uid-1", str(self.rig.told("visitor.refused")[0]["reason"]))
+
+    def test_aVisitorOfASilentConnectorIsCarriedByItsNextSession(self) -> None:
+        """And not by the one that it may never be heard of on."""
+        silent = self.rig.connected(name="older")
+        silent.isSilent = True
+        visitor = self.rig.visit(18080)
+        visitor.remoteSends(b"early")
+        self.rig.reactor.advance(13)
+        self.rig.settle()
+        self.assertEqual({}, silent.streams)
+        seen = targets(self.rig.connected(name="newer"))
+        self.rig.settle()
+        self.assertEqual(b"early", seen[0].payload)
+        self.rig.reactor.advance(60)
+        self.assertFalse(visitor.sawReset)
+
+    def test_aVisitorOfASilentConnectorIsCarriedAsSoonAsThatIsHeardOfAgain(self) -> None:
+        session = self.rig.connected()
+        session.isSilent = True
+        seen = targets(session)
+        visitor = self.rig.visit(18080)
+        visitor.remoteSends(b"early")
+        for _ in range(40):
+            self.rig.reactor.advance(0.5)
+        self.rig.settle()
+        self.assertEqual([], seen)
+        session.isSilent = False
+        self.rig.reactor.advance(LISTEN_SECONDS)
+        self.rig.settle()
+        self.assertEqual(b"early", seen[0].payload)
+        self.rig.reactor.advance(LISTEN_SECONDS)
+        looks = [call for call in self.rig.reactor.getDelayedCalls() if call.getTime() < self.rig.reactor.seconds() + 1]
+        self.assertEqual([], looks)
+
+    def test_aVisitorOfAConnectorThatStaysSilentIsReset(self) -> None:
+        self.rig.connected().isSilent = True
+        visitor = self.rig.visit(18080)
+        self.rig.reactor.advance(Limits().answerSeconds - 1)
+        self.rig.settle()
+        self.assertFalse(visitor.sawReset)
+        self.rig.reactor.advance(1)
+        self.assertReset(visitor, "connector-away")
+        self.assertIn("nothing was heard", str(self.rig.told("visitor.refused")[0]["reason"]))
 
     def test_aVisitorWhoGoesAwayGivesUpItsPlace(self) -> None:
         for _ in range(10):
