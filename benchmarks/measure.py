@@ -56,12 +56,14 @@ class Measure:
     """
     A load, and the figures that come of it.
 
+    :ivar title: for the report.
     :ivar networks: where it is measured; everywhere, if empty.
     :ivar fresh: it needs a tunnel that has done nothing before.
     :ivar tunnelOnly: without a tunnel it says nothing.
     """
 
     name: str
+    title: str
     take: Callable[[Subject], Figures]
     networks: tuple[str, ...] = ()
     fresh: bool = False
@@ -146,11 +148,13 @@ def idle(subject: Subject) -> Figures:
 
 
 MEASURES = (
-    Measure("rtt", roundTrips),
-    Measure("stream", stream),
-    Measure("streams", streams, ("loopback", "veth", "delayed", "lossy")),
-    Measure("connections", connections, ("loopback", "veth", "delayed", "lossy")),
-    Measure("http", http, ("loopback", "veth")),
-    Measure("keystroke", keystrokes, ("loopback", "veth", "shaped", "lossy"), tunnelOnly=True),
-    Measure("idle", idle, ("loopback", "veth"), fresh=True),
+    Measure("rtt", "round trips", roundTrips),
+    Measure("stream", "one stream", stream),
+    Measure("streams", "8 streams", streams, ("loopback", "veth", "delayed", "lossy")),
+    Measure("connections", "new connections", connections, ("loopback", "veth", "delayed", "lossy")),
+    Measure("http", "HTTP requests", http, ("loopback", "veth")),
+    Measure(
+        "keystroke", "keystrokes beside bulk", keystrokes, ("loopback", "veth", "shaped", "lossy"), tunnelOnly=True
+    ),
+    Measure("idle", "idle connections", idle, ("loopback", "veth"), fresh=True),
 )

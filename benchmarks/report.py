@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import FIGURES, GOALS, medians, told
+from benchmarks.measure import MEASURES
 from benchmarks.networks import NETWORKS
 from benchmarks.table import TUNNELS
 
@@ -132,6 +133,8 @@ def notes(results: Results) -> list[str]:
     if results.absent:
         gone = "; ".join(f"{TITLES.get(name, name)}: {reason}" for name, reason in results.absent.items())
         said.append(f"Not measured: {gone}.")
+    if left := [each.title for each in MEASURES if not each.measured(results.network, direct=False)]:
+        said.append(f"Not taken on this network: {', '.join(left)}.")
     for name, failures in results.failures.items():
         for measure, texts in failures.items():
             last = texts[0].splitlines()[-1].replace("`", "'").replace("*", "")

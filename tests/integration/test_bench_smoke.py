@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.figures import GOALS
 from benchmarks.relay import DELAY, LONGEST, Direction
+from benchmarks.report import Results, notes
 
 ROOT = Path(__file__).parent.parent.parent
 #: What needs nothing but this package: no sshd, no web server, no root.
@@ -60,6 +61,19 @@ class GoalTests(SynchronousTestCase):
         self.assertEqual(
             [("socketwarp", 0.9, False), ("socketwarp-tls", 1.3, True)],
             [(each.tunnel, ratio, each.reached(ratio)) for each in goals if (ratio := each.ratio(found))],
+        )
+
+
+class NotesTests(SynchronousTestCase):
+    """What stands below a table."""
+
+    def test_whatANetworkLeavesOutIsSaid(self) -> None:
+        """An empty cell, or a row that isn't there, has a reason."""
+        results = Results("shaped", "a link", "2000-01-01", 1, 1.0, 1000, absent={"chisel": "chisel not found"})
+        *_, absent, left = notes(results)
+        self.assertEqual("Not measured: chisel: chisel not found.", absent)
+        self.assertEqual(
+            "Not taken on this network: 8 streams, new connections, HTTP requests, idle connections.", left
         )
 
 
