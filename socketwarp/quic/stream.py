@@ -17,6 +17,9 @@ from .streams import Streams, StreamState
 #: KiB.
 HIGH_WATERMARK = 256 * 1024
 LOW_WATERMARK = 128 * 1024
+#: Bytes delivered at a time: a reader that is paused by the first of them has no more, however much waits for it. What
+#: it has counts as consumed, so the peer sends as much again, and the memory of its queue is nobody's (`memory`).
+DELIVERY = 1 << 20
 
 
 class Turns(Protocol):
@@ -130,7 +133,10 @@ class Stream(Consumer):
         receiving = state.receiving
         if receiving.pieces and not self._isPaused and not self._isReadEnded:
             size = sum([len(piece) for piece in receiving.pieces])
-            receiver.piecesReceived(receiving.take())
+            pieces = receiving.take()
+            if size > DELIVERY:
+                pieces, size = self._cut(pieces)
+            receiver.piecesReceived(pieces)
             self._session.streams.onConsumed(state, size)
         if self._isOver:
             return  # by what the receiver did
@@ -146,6 +152,16 @@ class Stream(Consumer):
             receiver.readConnectionLost()
         if self._isReadEnded and not self._isOver and state.sending.isFinished:
             self._fail(connectionDone)
+
+    def _cut(self, pieces: list[Piece]) -> tuple[list[Piece], int]:
+        """Those that are delivered at once, and their bytes; the rest waits for its turn, which may be the next one."""
+        size = count = 0
+        while size < DELIVERY:
+            size += len(pieces[count])
+            count += 1
+        self._state.receiving.pieces = pieces[count:]
+        self._session.streams.touched[self._state] = None
+        return pieces[:count], size
 
     @property
     def _lowWatermark(self) -> int:

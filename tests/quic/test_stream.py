@@ -3,6 +3,7 @@
 from twisted.internet.error import ConnectionDone
 
 from socketwarp.errors import Code, SessionLost, StreamReset
+from socketwarp.quic import stream
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.quic.stream import HIGH_WATERMARK, LOW_WATERMARK, Stream
 
@@ -106,6 +107,23 @@ class ReadTests(StreamCase):
         self.theirs.resumeProducing()
         self.network.run(1)
         self.assertEqual(b"!more", notes.data)
+
+    def test_aReaderThatIsPausedByTheFirstBytesIsGivenNoMore(self) -> None:
+        """However much waits: what it is given is in no window and no budget any more."""
+        self.patch(stream, "DELIVERY", WINDOW // 4)
+        self.theirs.pauseProducing()
+        notes = Notes(self.theirs, lambda data: self.theirs.pauseProducing())
+        self.ours.write(bytes(WINDOW))
+        self.ours.loseWriteConnection()
+        self.network.run(1)
+        self.theirs.resumeProducing()
+        self.network.run(1)
+        self.assertTrue(WINDOW // 4 <= len(notes.data) < WINDOW // 2, len(notes.data))
+        self.assertApproximates(WINDOW - len(notes.data), self.client.statistics().buffered, 2)
+        notes.onPieces = lambda data: None
+        self.theirs.resumeProducing()
+        self.network.run(1)
+        self.assertEqual((WINDOW + 1, ["fin"]), (len(notes.data), notes.calls))
 
     def test_oneStalledStreamLeavesTheOthersTheSession(self) -> None:
         self.theirs.pauseProducing()
