@@ -23,6 +23,8 @@ LIMITS = Limits(streamWindow=20_000, sessionWindow=2_000_000, streams=128)
 FIELDS: dict[str, Any] = {"max_data": LIMITS.sessionWindow, "max_stream_data": LIMITS.streamWindow}
 SOURCE = random.Random(9).randbytes(200_000)
 
+MTUS = (1200, 1500, 9000)
+
 
 @attrs.frozen
 class Step:
@@ -30,10 +32,10 @@ class Step:
     One thing that an application does.
 
     :ivar isClient: whose application; ``stream`` counts all streams opened so far, modulo.
-    :ivar size: bytes to write, or tenths of milliseconds to let pass.
+    :ivar size: bytes to write, or tenths of milliseconds to let pass, or what chooses the path's MTU.
     """
 
-    action: Literal["open", "write", "finish", "reset", "stop", "wait", "deaf", "hear", "move", "keys"]
+    action: Literal["open", "write", "finish", "reset", "stop", "wait", "deaf", "hear", "move", "keys", "resize"]
     isClient: bool
     stream: int
     size: int
@@ -59,6 +61,7 @@ steps = st.lists(
                 "hear",
                 "move",
                 "keys",
+                "resize",
             ]
         ),
         st.booleans(),
@@ -75,7 +78,7 @@ networks: st.SearchStrategy[dict[str, Any]] = st.builds(
     duplication=st.sampled_from([0.0, 0.05]),
     jitter=st.sampled_from([0.0, 0.002, 0.04]),
     seed=st.integers(0, 1000),
-    mtu=st.sampled_from([1200, 1500, 9000]),
+    mtu=st.sampled_from(MTUS),
 )
 
 
@@ -109,6 +112,8 @@ class Run:
             self.pump.run(step.size / 10_000)
         elif step.action == "move":
             self.move((CLIENT[0], 41_000 + step.size % 50))
+        elif step.action == "resize":
+            self.pump.path.mtu = MTUS[step.size % len(MTUS)]
         elif step.action == "keys":
             self.updateKeys(self.pump.client if step.isClient else self.pump.server)
         elif step.action == "open":
