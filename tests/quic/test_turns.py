@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from aioquic.quic.connection import QuicConnection
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.engine import Engine
@@ -84,6 +85,52 @@ class ValidationTests(SynchronousTestCase):
 
     def test_itGrowsWhileItIsTheLimit(self) -> None:
         self.assertGreater(self.window(200_000, 0.05), 100_000)
+
+
+class PacingTests(SynchronousTestCase):
+    """RFC 9002 §7.7, on a path of 50 ms with a window of 1 MB: 20 MB/s."""
+
+    WINDOW, RTT = 1_000_000, 0.05
+
+    def setUp(self) -> None:
+        pump = pair("both", WIDE, path=Path(delay=self.RTT / 2, mtu=1500))
+        pump.run(1)
+        assert isinstance(pump.client, Engine)
+        congestion = pump.client.recovery.congestion
+        congestion.window = congestion.threshold = self.WINDOW
+        client, self.server = apps(pump)
+        self.pump, self.number, self.client = pump, client.open(), client
+        self.bursts: dict[float, int] = {}
+        pump.tap = self.sent
+        client.write(self.number, bytes(1 << 26))
+
+    def sent(self, sender: QuicConnection, datagram: bytes) -> None:
+        if sender is self.pump.client:
+            self.bursts[self.pump.now] = self.bursts.get(self.pump.now, 0) + len(datagram)
+
+    def test_aWindowIsSpreadOverTheRoundTripAndUsedUp(self) -> None:
+        """No tenth of it leaves at once, and what a pause holds back leaves when that is over."""
+        self.pump.run(1)
+        self.assertLess(max(self.bursts.values()), self.WINDOW / 10)
+        self.assertGreater(len(self.server.received[self.number]), 0.8 * self.WINDOW / self.RTT)
+
+
+class ProbeTests(SynchronousTestCase):
+    def test_aProbeLeavesThoughTheWindowIsFull(self) -> None:
+        """RFC 9002 §7.5: it may have shrunk below what is in flight, all of which is lost."""
+        pump = pair("both")
+        client, _ = apps(pump)
+        client.write(client.open(), bytes(200_000))
+        engine = pump.client
+        assert isinstance(engine, Engine)
+        self.assertTrue(engine.transmit(pump.now))
+        self.assertEqual([], engine.transmit(pump.now))
+        engine.recovery.congestion.window = 2 * engine.datagramSize
+        timer = engine.nextTimer()
+        assert timer is not None
+        engine.onTimer(timer)
+        self.assertEqual(1, engine.recovery.timeouts)
+        self.assertTrue(engine.transmit(timer))
 
 
 class Unseen(dict[int, StreamState]):
