@@ -120,6 +120,13 @@ class Recovery:
         self.congestion.setDatagramSize(size)
         self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)
 
+    def restart(self, datagramSize: int) -> None:
+        """Know nothing of the path: it is another one (RFC 9000 §9.4)."""
+        self.congestion.restart(datagramSize)
+        self.smoothedRtt = None
+        self.minimumRtt = math.inf
+        self.pacer.setRate(self.congestion, INITIAL_RTT)
+
     @property
     def timeouts(self) -> int:
         """Probe time-outs in a row."""
@@ -276,6 +283,7 @@ class Recovery:
             self.congestion.onLost(size, lost[-1].sentTime, now, self._isQueueing)
             if self._isPersistentCongestion(lost):
                 self.congestion.onPersistentCongestion()
+                self.minimumRtt = math.inf  # §5.2: the next sample's
             self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)
 
     def _countSwallowed(self, lost: list[Sent], now: float) -> None:

@@ -118,7 +118,7 @@ class Transmitter:
             self._search = PathMtu(self.maximum)
             self._useSize()
             if last is not None:
-                self._connection.recovery.congestion.restart(self.size)
+                self._connection.recovery.restart(self.size)
 
     def _useSize(self) -> None:
         self.size = self._search.size

@@ -3,6 +3,8 @@ Receive windows that follow the bandwidth-delay product (RFC 9000 §4.2): one th
 limit; one that a slow reader leaves full stays as it is.
 """
 
+import math
+
 import attrs
 
 #: What windows begin with, in bytes, unless their limits are below.
@@ -58,10 +60,11 @@ class Window:
     def onGranted(self, consumed: int, now: float, rtt: float, mayGrow: bool) -> None:
         """
         Half of it or more was consumed, `consumed` bytes in all, and is granted again; `rtt` is the path's least
-        round-trip time, in seconds.
+        round-trip time, in seconds, infinite while that isn't known.
         """
         taken, elapsed = consumed - self._consumed, now - self._grantedAt
+        holdsBack = GROWTH_ROUND_TRIPS * max(LEAST_ROUND_TRIP, rtt) if rtt < math.inf else 0.0
         # How long half a window takes, if it is all consumed at once as well.
-        if mayGrow and elapsed * self.size / 2 < GROWTH_ROUND_TRIPS * max(LEAST_ROUND_TRIP, rtt) * taken:
+        if mayGrow and elapsed * self.size / 2 < holdsBack * taken:
             self.size = max(self.size, min(2 * self.size, self._limit))
         self._consumed, self._grantedAt = consumed, now

@@ -325,6 +325,32 @@ class MigrationTests(EngineCase):
         self.assertTrue(pump.run(30, lambda: number in client.ended))
         self.assertEqual(DATA, client.received[number])
 
+    def test_onAnotherPathTheSenderBeginsAgain(self) -> None:
+        """RFC 9000 §9.4: window, round-trip time, path MTU; but not when a NAT only has another port for the client."""
+        for host, isAnother in (("2001:db8::77", True), (CLIENT[0], False)):
+            pump = pair("server", path=Path(mtu=9000))
+            client, server = apps(pump)
+            pump.run(1)
+            number = client.open()
+            client.write(number, b"go")
+            pump.run(1)
+            server.write(number, DATA)
+            pump.run(5)
+            ours = pump.server
+            assert isinstance(ours, Engine)
+            window, least = ours.recovery.congestion_window, ours.recovery.minimumRtt
+            self.assertGreater(ours.datagramSize, 1500)
+            pump.clientAddress, pump.path.delay, pump.path.mtu = (host, 50_000), 0.05, 1300 if isAnother else 9000
+            pump.client.send_ping(0)
+            pump.run(0.5)
+            self.assertEqual(pump.clientAddress, ours.get_peer_address())
+            self.assertEqual(isAnother, ours.recovery.congestion_window < window / 2)
+            server.write(number, DATA)
+            self.assertTrue(pump.run(10, lambda: len(client.received[number]) == 2 * len(DATA)))
+            self.assertEqual(isAnother, ours.datagramSize == 1200)
+            self.assertEqual(isAnother, ours.recovery.minimumRtt > 10 * least)
+            self.assertEqual(0, ours.recovery.swallowed)
+
     def test_anUnvalidatedAddressGetsNoFlights(self) -> None:
         """RFC 9000 §9.3: somebody who sends a client's packet from a victim's address gets at most three times it."""
         pump = pair("server")

@@ -392,6 +392,13 @@ class PersistentCongestionTests(SynchronousTestCase):
     def test_losingAllForThreeProbeTimeoutsLeavesTheMinimum(self) -> None:
         self.assertEqual(2 * SIZE, self.loseSpan(2 * self.duration))
 
+    def test_theLeastRoundTripIsMeasuredAnewThen(self) -> None:
+        """RFC 9002 §5.2: the path may have changed, and be longer."""
+        self.loseSpan(2 * self.duration)
+        self.world.fly(1, 50.0)
+        self.world.ack(50.7, self.world.next - 1)
+        self.assertAlmostEqual(0.7, self.world.recovery.minimumRtt)
+
     def test_losingLessIsAnOrdinaryLossWhichWithoutAQueueIsTolerated(self) -> None:
         self.assertEqual(101 * SIZE, self.loseSpan(self.duration / 2))
 

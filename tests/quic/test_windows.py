@@ -1,5 +1,7 @@
 """Receive windows that grow, and whose bytes count against the session."""
 
+import math
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.windows import STREAM_LIMIT, Window
@@ -24,6 +26,12 @@ class WindowTests(SynchronousTestCase):
             window.onGranted(500, 10.0, 0.1, True)
             window.onGranted(500 + taken, 10.3, 0.1, True)
             self.assertEqual(expected, window.size)
+
+    def test_itDoesNotGrowWhileTheRoundTripIsUnknown(self) -> None:
+        window = Window(1000, 1 << 20)
+        window.onGranted(500, 10.0, 0.1, True)
+        window.onGranted(1000, 10.1, math.inf, True)
+        self.assertEqual(1000, window.size)
 
     def test_aWindowGrowsToItsMaximumAndNeverShrinks(self) -> None:
         window = Window(STREAM_LIMIT - 1, STREAM_LIMIT)
