@@ -61,7 +61,6 @@ logging.getLogger("quic").addHandler(logging.NullHandler())
 class Engine(QuicConnection):
     """
     One QUIC connection, without sockets or timers: `receive`, `transmit`, `nextTimer` and `onTimer` drive it.
-
     Streams are reached through ``streams`` (what came in: ``streams.touched``), everything else through `next_event`.
 
     :ivar peerChain: the certificates that the peer's TLS has shown, the one that authenticated it first.
@@ -390,6 +389,7 @@ class Engine(QuicConnection):
             self._write_handshake_done_frame(builder)
             self._handshake_done_pending = False
         while path.remote_challenges:
+            self.recovery.forgetLeastRtt()  # who asks sees us in another place
             self._write_path_response_frame(builder, path.remote_challenges[0])
             path.remote_challenges.popleft()
         for connectionId in self._host_cids:

@@ -124,8 +124,12 @@ class Recovery:
         """Know nothing of the path: it is another one (RFC 9000 §9.4)."""
         self.congestion.restart(datagramSize)
         self.smoothedRtt = None
-        self.minimumRtt = math.inf
+        self.forgetLeastRtt()
         self.pacer.setRate(self.congestion, INITIAL_RTT)
+
+    def forgetLeastRtt(self) -> None:
+        """The path may be longer now: the least round-trip time is the next sample's (RFC 9002 §5.2)."""
+        self.minimumRtt = math.inf
 
     @property
     def timeouts(self) -> int:
@@ -283,7 +287,7 @@ class Recovery:
             self.congestion.onLost(size, lost[-1].sentTime, now, self._isQueueing)
             if self._isPersistentCongestion(lost):
                 self.congestion.onPersistentCongestion()
-                self.minimumRtt = math.inf  # §5.2: the next sample's
+                self.forgetLeastRtt()
             self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)
 
     def _countSwallowed(self, lost: list[Sent], now: float) -> None:

@@ -351,6 +351,19 @@ class MigrationTests(EngineCase):
             self.assertEqual(isAnother, ours.recovery.minimumRtt > 10 * least)
             self.assertEqual(0, ours.recovery.swallowed)
 
+    def test_aClientThatHasMovedMeasuresItsNewPath(self) -> None:
+        """It learns of it by the server's PATH_CHALLENGE; what it knows of the old path would mislead it."""
+        pump = pair("both")
+        engine = pump.client
+        assert isinstance(engine, Engine)
+        pump.run(1)
+        least = engine.recovery.minimumRtt
+        pump.clientAddress, pump.path.delay = ("2001:db8::77", 50_000), 0.05
+        for _ in range(2):
+            engine.send_ping(0)
+            pump.run(1)
+        self.assertTrue(least < 0.01 < 0.1 <= engine.recovery.minimumRtt < 1, engine.recovery.minimumRtt)
+
     def test_anUnvalidatedAddressGetsNoFlights(self) -> None:
         """RFC 9000 §9.3: somebody who sends a client's packet from a victim's address gets at most three times it."""
         pump = pair("server")
