@@ -4,8 +4,11 @@
 
 from typing import Any
 
+from aioquic._buffer import Buffer
+from aioquic.quic.packet import QuicTransportParameters
 from twisted.trial.unittest import SynchronousTestCase
 
+from socketwarp.quic import engine as engines
 from socketwarp.quic.engine import Engine
 from socketwarp.quic.pathmtu import (
     BASE,
@@ -119,6 +122,20 @@ class DiscoveryTests(SynchronousTestCase):
             pump.run(5, lambda: len(client.received[number]) == 100_000)
             self.assertLessEqual(max(largest), engine._transmitter.maximum)
             self.assertGreaterEqual(max(largest), BASE)
+
+    def test_aPeerThatTakesLittleIsNotEvenProbedBeyondThat(self) -> None:
+        """max_udp_payload_size, RFC 9000 §18.2; and one that says nothing takes everything."""
+        for limit, size in ((1460, 1452), (1200, BASE), (None, MAXIMUM)):
+
+            def pull(buffer: Buffer) -> Any:
+                return QuicTransportParameters(max_udp_payload_size=limit)
+
+            self.patch(engines, "pull_quic_transport_parameters", pull)
+            pump = pair("both")
+            pump.run(1)
+            engine = pump.client
+            assert isinstance(engine, Engine)
+            self.assertEqual((size, limit or MAXIMUM), (engine.datagramSize, engine._transmitter.maximum))
 
     def test_aProbeThatIsLostIsNoLossOfThePath(self) -> None:
         pump, engine = self.discovered(1200)
