@@ -300,9 +300,8 @@ class Engine(QuicConnection):
 
     def transmit(self, now: float) -> Iterator[Transmission]:
         """
-        What is to be sent at `now`, to be taken to the end: control frames and acknowledgements first, then flights of
-        stream data, each made when it is asked for, while the one before may be on its way. When ``streams.sendable``
-        isn't empty afterwards, there may be more for another call; ask `nextTimer` when.
+        What is to be sent at `now`, to be taken to the end: control frames, then flights, each made when asked for.
+        When ``streams.sendable`` isn't empty afterwards, there may be more for another call; ask `nextTimer` when.
         """
         if not self._network_paths or not self._cryptos:
             return

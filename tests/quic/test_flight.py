@@ -6,7 +6,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.flight import Flight, Segment, SendBuffer
-from socketwarp.quic.streams import Limits, Streams
+from socketwarp.quic.streams import Streams
+from socketwarp.quic.windows import Limits
 
 SEED = bytes(range(251))
 
