@@ -4,14 +4,14 @@ from typing import Any
 
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted
-from aioquic.tls import Epoch
+from aioquic.tls import AlertDescription, CipherSuite, Epoch
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.endpoint import TransportSettings, _engine
 from socketwarp.quic.engine import Engine
 
 from ..certs import MATRIX, Case, credentials, pem, world
-from ..pump import PROTOCOLS, SERVER, Pump, configuration, fieldsOf, newClient
+from ..pump import PROTOCOLS, SERVER, Pump, configuration, fieldsOf, newClient, newServer
 
 SETTINGS = TransportSettings()
 
@@ -115,6 +115,16 @@ class RefusalTests(SynchronousTestCase):
         pump = run(client, serverFor(client))
         (terminated,) = eventsOf(pump, client, ConnectionTerminated)
         self.assertEqual(0x100 + 120, terminated.error_code)
+
+    def test_withoutAesGcmTheHandshakeFails(self) -> None:
+        """ChaCha20's header protection can't be had by the batch, so that it isn't offered."""
+        chacha = [CipherSuite.CHACHA20_POLY1305_SHA256]
+        client = newClient(False, cipher_suites=chacha)
+        ours = newClient()
+        for one, other in ((client, newServer(client)), (ours, newServer(ours, False, cipher_suites=chacha))):
+            run(one, other)
+            assert one._close_event is not None
+            self.assertEqual(0x100 + AlertDescription.handshake_failure, one._close_event.error_code)
 
     def test_theServerPrefersItsFirstProtocol(self) -> None:
         client = newClient(True, alpn_protocols=["hq-29", "socketwarp/1"])
