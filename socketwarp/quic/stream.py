@@ -126,11 +126,14 @@ class Stream(Consumer):
 
     def update(self) -> None:
         """Something has come in: deliver it."""
-        receiver = self._receiver
-        if receiver is None or self._isOver:
+        if self._isOver:
             return
-        state = self._state
+        receiver, state = self._receiver, self._state
         receiving = state.receiving
+        if receiver is None:
+            if receiving.resetCode is not None:  # it may be forgotten before anybody starts it
+                self._endByReset(receiving.resetCode)
+            return
         if receiving.pieces and not self._isPaused and not self._isReadEnded:
             size = sum([len(piece) for piece in receiving.pieces])
             pieces = receiving.take()
@@ -145,8 +148,7 @@ class Stream(Consumer):
             self._dropProducer()
             receiver.writeConnectionLost(state.stopCode)
         if receiving.resetCode is not None and not self._isReadEnded and not self._isOver:
-            self._session.streams.reset(state, Code.ABORTED)
-            self._fail(Failure(StreamReset(receiving.resetCode)))
+            self._endByReset(receiving.resetCode)
         elif receiving.isFinished and not receiving.pieces and not self._isReadEnded and not self._isOver:
             self._isReadEnded = True
             receiver.readConnectionLost()
@@ -178,6 +180,11 @@ class Stream(Consumer):
         """The session has ended."""
         if not self._isOver:
             self._fail(Failure(error))
+
+    def _endByReset(self, errorCode: int) -> None:
+        """The peer has given its part up; so do we."""
+        self._session.streams.reset(self._state, Code.ABORTED)
+        self._fail(Failure(StreamReset(errorCode)))
 
     def _fail(self, reason: Failure) -> None:
         self._lost = reason

@@ -25,6 +25,8 @@ from .net import NetworkCase
 #: Seconds that a reader leaves between two reads, and without a byte after which nothing more comes: some probes of a
 #: sender that backs off.
 READ_SECONDS, STILL_SECONDS = 0.05, 8.0
+#: After these the other end of a session knows of its end, even when nothing arrives: its idle time-out.
+LOST_SECONDS = 65.0
 
 
 class FirstByte:
@@ -78,6 +80,8 @@ class LossyTunnel(Tunnel):
             self.target.remoteReads()
             arrived = len(self.visitor.received) + len(self.target.received) > before
             still = 0.0 if arrived else still + READ_SECONDS
+        if not self.server.isOpen:
+            self.network.run(LOST_SECONDS)
 
     def leftovers(self) -> list[Any]:
         self.network.passes = lambda port, datagram: True

@@ -58,6 +58,17 @@ class EndingTests(StreamCase):
         self.clock.advance(0)
         self.assertIsInstance(notes.lost, SessionLost)
 
+    def test_aResetThatComesBeforeTheStartIsToldThoughTheSessionIsGone(self) -> None:
+        """By then the session has forgotten the stream."""
+        self.ours.abort(Code.REFUSED)
+        self.network.run(1)
+        self.assertEqual(0, self.client.statistics().streams)
+        self.session.close(Code.NO_ERROR, "bye")
+        self.network.run(5)
+        notes = Notes(self.theirs)
+        self.network.run(1)
+        self.assertIsInstance(notes.lost, StreamReset)
+
     def test_aReceiverMayAbortFromWithin(self) -> None:
         notes = Notes(self.theirs, lambda data: self.theirs.abort(Code.MALFORMED))
         ours = Notes(self.ours)
