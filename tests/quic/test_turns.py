@@ -9,13 +9,14 @@ from aioquic.quic.connection import QuicConnection
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.quic.engine import Engine
+from socketwarp.quic.receive import ACK_BYTES, ACK_DELAY, FEW_BYTES_DELAY
 from socketwarp.quic.streams import StreamState
 from socketwarp.quic.transmission import BYTES_PER_CALL, Transmission
 from socketwarp.quic.transmit import FLIGHTS_PER_TURN
 from socketwarp.quic.windows import SESSION_START, STREAM_START, Limits
 
 from ..pump import CLIENT, Path, Pump, give, pair
-from .apps import App, apps
+from .apps import App, apps, sealed, varint
 from .net import NetworkCase, Notes
 
 #: Nothing but the congestion window limits the sender.
@@ -113,6 +114,32 @@ class PacingTests(SynchronousTestCase):
         self.pump.run(1)
         self.assertLess(max(self.bursts.values()), self.WINDOW / 10)
         self.assertGreater(len(self.server.received[self.number]), 0.8 * self.WINDOW / self.RTT)
+
+
+class AcknowledgementTests(SynchronousTestCase):
+    """RFC 9000 §13.2: when the receiver answers."""
+
+    def delay(self, sizes: list[int], skipped: int = 0) -> float | None:
+        """Seconds until the acknowledgement is due of packets of so many bytes, before which others got lost."""
+        pump = pair("server", WIDE)
+        client, server = pump.client, pump.server
+        assert isinstance(server, Engine)
+        client._packet_number += skipped
+        offset, packets = 0, []
+        for size in sizes:
+            packets.append(sealed(client, b"\x0c" + varint(0, offset) + bytes(size)))
+            offset += size
+        server.oneRtt.ack_at = None
+        give(server, packets, CLIENT, pump.now)
+        return None if server.oneRtt.ack_at is None else server.oneRtt.ack_at - pump.now
+
+    def test_itWaitsLongerForLittle(self) -> None:
+        self.assertAlmostEqual(FEW_BYTES_DELAY, self.delay([1]) or 0.0)
+        self.assertAlmostEqual(ACK_DELAY, self.delay([1000] * 10) or 0.0)
+
+    def test_itLeavesAtOnceAfterMuchAndWhenSomethingIsMissing(self) -> None:
+        self.assertEqual(0.0, self.delay([1000] * (ACK_BYTES // 1000)))
+        self.assertEqual(0.0, self.delay([1], skipped=1))
 
 
 class ProbeTests(SynchronousTestCase):
