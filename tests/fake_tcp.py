@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from socketwarp.interfaces import ITcpProtocol, Piece
-from socketwarp.tcp.poll import BROKEN, ENDED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
-from socketwarp.tcp.transport import ORDERLY, TcpTransport
+from socketwarp.tcp.poll import BROKEN, ENDED, FINISHED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
+from socketwarp.tcp.transport import ORDERLY, TcpTransport, resetUnlessFinished
 
 #: Bytes that the kernel takes for a reader who doesn't read.
 KERNEL_BUFFER = 100_000
@@ -42,6 +42,8 @@ class FakeReactor(Clock):
 
     def forget(self, fd: int) -> None:
         del self._watched[fd]
+
+    closed = forget
 
     def soon(self, call: Callable[[], None]) -> None:
         self.callLater(0, call)
@@ -134,7 +136,8 @@ class FakeSocket:
         readable = READABLE if self._in or self._finIn or self._resetIn else 0
         writable = WRITABLE if self._resetIn or len(self._out) < KERNEL_BUFFER else 0
         ended = ENDED if self._resetIn or (self._finIn and self._finOut) else 0
-        return readable | writable | ended | (BROKEN if self._resetIn else 0)
+        finished = FINISHED if self._finIn or self._resetIn else 0
+        return readable | finished | writable | ended | (BROKEN if self._resetIn else 0)
 
     # socket.socket
 
@@ -189,5 +192,6 @@ def connect(reactor: FakeReactor, protocol: ITcpProtocol) -> FakeSocket:
     """Give `protocol` a TCP connection; the result plays the remote end."""
     remote = FakeSocket(reactor)
     reactor.sockets[remote.fileno()] = remote
+    resetUnlessFinished(remote)  # type: ignore[arg-type]  # a fake
     TcpTransport(reactor, remote, protocol)  # type: ignore[arg-type]  # a fake
     return remote

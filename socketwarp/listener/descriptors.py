@@ -11,6 +11,7 @@ and the port where lanes come in never waits with the others: it uses the reserv
 """
 
 import os
+import socket
 from collections.abc import Callable
 
 import attrs
@@ -78,11 +79,12 @@ class Descriptors:
 
         :raises errors.PortUnavailable: when the address or port can't be had.
         """
-        socket = self._bind(serve(self._poll, accept), address, port, self)
-        self._sockets.add(socket)
+        listening = self._bind(address, port)
+        opened = Port(self._poll, listening, serve(self._poll, listening, accept), self)
+        self._sockets.add(opened)
         if self.pausedBy:
-            socket.pause()
-        return socket
+            opened.pause()
+        return opened
 
     def listenFor(self, take: Take, address: str, port: int) -> IListeningPort:
         """
@@ -92,15 +94,15 @@ class Descriptors:
         """
         kept = max(1, self._reserve // KEPT_SHARE)
         usher = LaneUsher(self._clock, self.limit - kept, self._lowestFree)
-        usher.port = self._bind(take, address, port, usher)
+        usher.port = Port(self._poll, self._bind(address, port), take, usher)
         return usher.port
 
-    def _bind(self, take: Take, address: str, port: int, usher: IUsher) -> Port:
+    @staticmethod
+    def _bind(address: str, port: int) -> socket.socket:
         try:
-            listening = bind(address, port)
+            return bind(address, port)
         except OSError as error:
             raise PortUnavailable(f"port {port} can't be opened on {address}: {error.strerror}") from error
-        return Port(self._poll, listening, take, usher)
 
     def hold(self, reason: str) -> None:
         """Accept nobody until `release`, for want of something that isn't a descriptor."""
@@ -152,16 +154,16 @@ class Descriptors:
         self._resumePorts()
 
     def _pausePorts(self, reason: str) -> None:
-        for socket in self._sockets:
-            socket.pause()
+        for port in self._sockets:
+            port.pause()
         self._events.emit("port.paused", reason=reason)
 
     def _resumePorts(self) -> None:
         """Nothing keeps the ports, unless something else still does."""
         if self.pausedBy:
             return
-        for socket in self._sockets:
-            socket.startListening()
+        for port in self._sockets:
+            port.startListening()
         self._events.emit("port.resumed")
 
 

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from ..interfaces import Address, ITcpProtocol
 from .poll import WRITABLE, IPoll, ISocketEvents
-from .transport import TcpTransport
+from .transport import TcpTransport, resetUnlessFinished
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ def dial(
     """
 
     def take(connection: socket.socket) -> None:
+        resetUnlessFinished(connection)
         TcpTransport(poll, connection, connected())
 
     return _attempt(poll, clock, address, timeout, take)
@@ -49,11 +50,11 @@ def dialSocket(poll: IPoll, clock: IReactorTime, address: Address, timeout: floa
 def _attempt(
     poll: IPoll, clock: IReactorTime, address: Address, timeout: float, take: Callable[[socket.socket], T]
 ) -> Deferred[T]:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     try:
-        connection = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+        connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
         return fail(error)
-    connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     attempt = _Attempt(poll, connection, take)
     attempt.begin(address, clock, timeout)

@@ -8,7 +8,6 @@ method call, not a reactor's bookkeeping: 3 µs less, as measured.
 
 import select
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -20,6 +19,8 @@ from zope.interface import Interface, implementer
 EVENTS_LIMIT = 128
 
 READABLE = select.EPOLLIN
+#: FIN has come, behind what can be read.
+FINISHED = select.EPOLLRDHUP
 WRITABLE = select.EPOLLOUT
 #: Come unasked: epoll_ctl(2).
 BROKEN = select.EPOLLERR
@@ -45,7 +46,10 @@ class IPoll(Interface):
         """From now on tell `owner` when one of `events` happens, and no other owner."""
 
     def forget(fd: int) -> None:  # noqa: N805 - see above
-        """Watch it no more. Call it before the socket is closed."""
+        """Watch it no more, though it stays open."""
+
+    def closed(fd: int) -> None:  # noqa: N805 - see above
+        """It has been closed, so that the kernel watches it no more."""
 
     def soon(call: Callable[[], None]) -> None:  # noqa: N805 - see above
         """Call it when the owners have been told what has happened, or else in the reactor's next iteration."""
@@ -76,9 +80,12 @@ class Poll:
 
     def forget(self, fd: int) -> None:
         """See `IPoll`."""
+        self._epoll.unregister(fd)
+        self.closed(fd)
+
+    def closed(self, fd: int) -> None:
+        """See `IPoll`."""
         del self._owners[fd]
-        with suppress(FileNotFoundError):  # the kernel has forgotten it already: another socket got its number
-            self._epoll.unregister(fd)
         if not self._owners:
             self._reactor.removeReader(self)
 

@@ -14,7 +14,7 @@ from zope.interface import Interface, implementer
 
 from ..interfaces import Address, ITcpProtocol, plainAddress
 from .poll import QUIET, READABLE, IPoll, ISocketEvents
-from .transport import TcpTransport
+from .transport import TcpTransport, resetUnlessFinished
 
 #: Connections that the kernel may keep waiting for `accept`, for each port; it cuts this at net.core.somaxconn.
 BACKLOG = 1024
@@ -72,8 +72,9 @@ Accept = Callable[[Address], ITcpProtocol]
 Take = Callable[[socket.socket, Address], None]
 
 
-def serve(poll: IPoll, accept: Accept) -> Take:
-    """Take connections as transports of the protocols that `accept` makes."""
+def serve(poll: IPoll, listening: socket.socket, accept: Accept) -> Take:
+    """Take the connections of a listening socket as transports of the protocols that `accept` makes."""
+    resetUnlessFinished(listening)
 
     def take(connection: socket.socket, address: Address) -> None:
         TcpTransport(poll, connection, accept(address))
@@ -128,8 +129,9 @@ class Port:
         """Close it; those whom the kernel has let wait get RST. What this returns has fired."""
         if self.isOpen:
             self.isOpen = False
-            self._poll.forget(self._socket.fileno())
+            number = self._socket.fileno()
             self._socket.close()
+            self._poll.closed(number)
             self._usher.closed(self)
         return succeed(None)
 

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import Address, ITcp, ITcpProtocol, Piece, plainAddress
-from .poll import BROKEN, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
+from .poll import BROKEN, FINISHED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
 
 #: Bytes read at a time, as long as there are as many: what four flights of the QUIC carrier hold, whatever the path
 #: MTU. A little more would be a fifth flight, of a packet or two.
@@ -32,10 +32,20 @@ FIRST_READ = 64 * 1024
 HIGH_WATERMARK = 64 * 1024
 #: Pieces that the kernel takes in one call.
 PIECES_LIMIT = os.sysconf("SC_IOV_MAX")
+#: What is asked for while the connection is read.
+_READING = READABLE | FINISHED
 #: SO_LINGER: on, for no time at all, which makes closing a reset.
 RESET = struct.pack("ii", 1, 0)
 #: SO_LINGER as it is when nobody sets it: what was written is sent after closing, too.
 ORDERLY = struct.pack("ii", 0, 0)
+
+
+def resetUnlessFinished(connection: socket.socket) -> None:
+    """
+    Have the kernel close it by RST until the transport has had it finished: that the process is killed must not look
+    like the connection's end. What a listening socket accepts inherits this.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 @implementer(ITcp, ISocketEvents)
@@ -68,7 +78,7 @@ class TcpTransport:
 
     def __init__(self, poll: IPoll, connection: socket.socket, protocol: ITcpProtocol) -> None:
         """
-        :param connection: connected and non-blocking; it is the transport's from now on.
+        :param connection: connected and non-blocking, see `resetUnlessFinished`; it is the transport's from now on.
         :param protocol: gets its ``makeConnection`` now, and what has been sent already.
         """
         self._poll = poll
@@ -79,14 +89,12 @@ class TcpTransport:
         self._queue: list[Piece] = []
         self._queued = 0
         self._readSize = FIRST_READ
-        self._events = READABLE
+        self._events = _READING
         self._isPaused = False
         self._isProducerPaused = False
         self._isAtEnd = False  # FIN has come
         self._isFinishing = False  # FIN follows what is queued
-        # If the process is killed, the kernel closes the connection, which must not look like its end.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        poll.watch(self._fd, self, READABLE)
+        poll.watch(self._fd, self, _READING)
         try:
             protocol.makeConnection(cast(ITransport, self))  # ITransport's rest is wanted by nobody
             # Who connects and speaks has often done both by now: that saves a wake-up, and a packet for the bytes.
@@ -108,8 +116,9 @@ class TcpTransport:
 
     def resumeProducing(self) -> None:
         """Read again."""
-        self._isPaused = False
-        self._watch()
+        if self._isPaused:
+            self._isPaused = False
+            self._watch()
 
     def stopProducing(self) -> None:
         """Nothing: how the consumer ended is the protocol's to act on."""
@@ -120,6 +129,10 @@ class TcpTransport:
             return
         if not (self._isPaused or self._isAtEnd):
             if events & ~WRITABLE:
+                self._read(self._socket)
+            # A short answer often comes with its end: read together, they travel together.
+            isShort = self._readSize == FIRST_READ and not (self._isPaused or self._isAtEnd)
+            if events & FINISHED and isShort and self._socket is not None:
                 self._read(self._socket)
         elif events & BROKEN:
             self._fail(OSError(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), ""))
@@ -235,7 +248,7 @@ class TcpTransport:
     def abortConnection(self) -> None:
         """See `ITcp`."""
         if self._socket is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            resetUnlessFinished(self._socket)
             self._lose(Failure(ConnectionAborted()))
 
     def failed(self, reason: Failure) -> None:
@@ -249,8 +262,8 @@ class TcpTransport:
         connection, self._socket = self._socket, None
         if connection is None:
             return
-        self._poll.forget(self._fd)
         connection.close()
+        self._poll.closed(self._fd)
         self._queue.clear()
         self._producer = None
         self._protocol.connectionLost(reason)
@@ -258,7 +271,7 @@ class TcpTransport:
 
     def _watch(self) -> None:
         """Tell the kernel what to tell us, if that has changed."""
-        reading = 0 if self._isPaused or self._isAtEnd else READABLE
+        reading = 0 if self._isPaused or self._isAtEnd else _READING
         events = reading | (WRITABLE if self._queue else 0) or QUIET
         if events != self._events and self._socket is not None:
             self._events = events

@@ -76,7 +76,8 @@ class Sockets(TestCase):
 
     async def accepted(self, bridge: Bridge) -> socket.socket:
         """The remote end of a connection that came to us."""
-        port = Port(self.poll, bind("127.0.0.1", 0), serve(self.poll, lambda address: bridge), Everybody())
+        listening = bind("127.0.0.1", 0)
+        port = Port(self.poll, listening, serve(self.poll, listening, lambda address: bridge), Everybody())
         self.addCleanup(port.stopListening)
         return self.closing(await thread(socket.create_connection, ("127.0.0.1", port.getHost().port), PATIENCE))
 

@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from socketwarp.interfaces import ITcp, ITcpProtocol
 from socketwarp.tcp.poll import Poll
+from socketwarp.tcp.transport import resetUnlessFinished
 
 
 @implementer(ITcpProtocol)
@@ -70,6 +71,7 @@ def socketPair() -> tuple[socket.socket, socket.socket]:
         remote = socket.create_connection(server.getsockname())
         ours, _ = server.accept()
     ours.setblocking(False)
+    resetUnlessFinished(ours)
     return ours, remote
 
 

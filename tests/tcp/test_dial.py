@@ -67,6 +67,15 @@ class DialTests(SynchronousTestCase):
             protocol.tcp.abortConnection()
             self.nothingIsLeft()
 
+    def test_whenTheProcessDiesTheTargetSeesAReset(self) -> None:
+        """The kernel closes then what we have open, as this does."""
+        server = self.server(socket.AF_INET, "127.0.0.1")
+        self.successResultOf(self.dial(*server.getsockname()))
+        remote, _ = server.accept()
+        self.addCleanup(remote.close)
+        self.protocols[-1].tcp.loseConnection()
+        self.assertRaises(ConnectionResetError, remote.recv, 1)
+
     def test_aSocketIsHandedOver(self) -> None:
         """Connected, watched by nobody."""
         for kind in (socket.socket, Distant):

@@ -1,5 +1,6 @@
 """The sockets' own epoll set. The sockets are real, because the kernel does the work."""
 
+import os
 import socket
 from collections.abc import Callable
 
@@ -91,6 +92,17 @@ class PollTests(SynchronousTestCase):
         self.assertEqual([self.poll], self.reactor.readers)
         self.poll.forget(self.remote.fileno())
         self.assertEqual([], self.reactor.readers)
+
+    def test_whatWasClosedIsForgottenAndItsNumberIsFree(self) -> None:
+        number = self.ours.fileno()
+        self.watch(READABLE)
+        self.ours.close()
+        self.poll.closed(number)
+        self.assertEqual([], self.reactor.readers)
+        self.addCleanup(os.close, os.dup2(self.remote.fileno(), number))
+        self.poll.watch(number, self.owner, WRITABLE)
+        self.poll.doRead()
+        self.assertTrue(self.owner.events[0] & WRITABLE)
 
     def test_onlyWhatIsWantedIsTold(self) -> None:
         self.watch(READABLE)

@@ -64,7 +64,8 @@ class PortTests(SynchronousTestCase):
         self.addCleanup(self.abortAll)
 
     def listen(self, address: str) -> Port:
-        port = Port(self.poll, bind(address, 0), serve(self.poll, self.visitors), self.usher)
+        listening = bind(address, 0)
+        port = Port(self.poll, listening, serve(self.poll, listening, self.visitors), self.usher)
         self.addCleanup(port.stopListening)
         return port
 
@@ -115,6 +116,13 @@ class PortTests(SynchronousTestCase):
         connection = self.visitors.protocols[0].tcp._socket  # type: ignore[attr-defined]  # the transport's
         self.assertTrue(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         self.assertFalse(connection.getblocking())
+
+    def test_whenTheProcessDiesVisitorsSeeAReset(self) -> None:
+        """The kernel closes then what we have open, as this does."""
+        visitor = self.visit()
+        self.poll.doRead()
+        self.visitors.protocols[0].tcp.loseConnection()
+        self.assertRaises(ConnectionResetError, visitor.recv, 1)
 
     def test_onlyAsManyAsThereIsRoomForComeInAtATime(self) -> None:
         for _ in range(3):
@@ -173,7 +181,8 @@ class PortTests(SynchronousTestCase):
                 error = errors.pop(0)
                 raise OSError(error, os.strerror(error))
 
-        port = Port(self.poll, Listening(), serve(self.poll, self.visitors), self.usher)
+        listening = Listening()
+        port = Port(self.poll, listening, serve(self.poll, listening, self.visitors), self.usher)
         self.addCleanup(port.stopListening)
         port.ready(READABLE)
         self.left = len(errors)

@@ -107,6 +107,27 @@ class ReadingTests(Connected):
         self.poll.doRead()
         self.assertEqual(b"question", self.protocol.received)
 
+    def test_theLastBytesAndFinAreToldTogether(self) -> None:
+        """In one wake-up, so that they travel together."""
+        self.remote.sendall(b"answer")
+        self.remote.shutdown(socket.SHUT_WR)
+        self.poll.doRead()
+        self.assertEqual((b"answer", ["made", "read ended"]), (self.protocol.received, self.protocol.told))
+
+    def test_finWaitsForAReaderWhoPauses(self) -> None:
+
+        def pause(data: bytes) -> None:
+            self.transport.pauseProducing()
+
+        self.protocol.dataReceived = pause  # type: ignore[method-assign]  # a reader who takes no more
+        self.remote.sendall(b"answer")
+        self.remote.shutdown(socket.SHUT_WR)
+        self.poll.doRead()
+        self.assertEqual(["made"], self.protocol.told)
+        self.transport.resumeProducing()
+        self.poll.doRead()
+        self.assertEqual(["made", "read ended"], self.protocol.told)
+
     def test_finIsToldOnceAndWritingGoesOn(self) -> None:
         self.remote.shutdown(socket.SHUT_WR)
         self.poll.doRead()
