@@ -8,9 +8,8 @@ Twisted's: each side is the other's push producer.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
-from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
 from twisted.internet.protocol import connectionDone
@@ -66,14 +65,16 @@ class Bridge:
     """
     A TCP connection's protocol that carries it over a stream.
 
-    :ivar ended: fires with `Totals`, and never fails, once both sides are gone.
+    :ivar isOver: both sides are gone.
     """
 
-    def __init__(self, clock: IReactorTime, idle: float | None = None) -> None:
+    def __init__(self, clock: IReactorTime, over: Callable[[Totals], None], idle: float | None = None) -> None:
         """
+        :param over: called once both sides are gone; may not raise.
         :param idle: seconds without a byte in either direction after which the bridge ends; `None` for no limit.
         """
-        self.ended: Deferred[Totals] = Deferred()
+        self.isOver = False
+        self._over = over
         self._clock = clock
         self._idle = idle
         self._idleWatch: IdleWatch | None = None
@@ -93,20 +94,20 @@ class Bridge:
 
     # For the owner.
 
-    def join(self, stream: IStream, parser: Parser[T]) -> Deferred[T]:
+    def join(self, stream: IStream, parser: Parser[T], parsed: Callable[[T], None]) -> None:
         """
         Carry the TCP connection over `stream`, which has not been started yet.
 
-        :param parser: takes what the peer says before the bytes for TCP (`wire.cutting.Immediate`: nothing).
-        :return: fires with the parser's result. Fails with what the parser raises, both sides having been ended with
-            its stream code, or with the bridge's error when that comes first.
+        :param parser: takes what the peer says before the bytes for TCP (`wire.cutting.Immediate`: nothing). What it
+            raises ends both sides.
+        :param parsed: called with its result, unless the bridge ends before that; may not raise.
         """
         if self._error is not None:
             stream.abort(self._error.streamCode)
-            return fail(self._error)
+            return
         self._stream = stream
         self._startToStream()
-        return self._receiver.begin(stream, parser, self._tcp)
+        self._receiver.begin(stream, parser, parsed)
 
     @property
     def carried(self) -> tuple[int, int]:
@@ -141,7 +142,7 @@ class Bridge:
         if self._stream is not None and not self._streamOver:
             self._streamOver = True
             self._stream.abort(self._error.streamCode)
-        self._receiver.stop(self._error)
+        self._receiver.stop()
         self._checkEnded()
 
     # From TCP.
@@ -151,7 +152,7 @@ class Bridge:
 
     def makeConnection(self, transport: ITransport) -> None:
         """The TCP side is there."""
-        tcp = ITcp(transport)
+        tcp = cast(ITcp, transport)
         if self._error is not None:
             tcp.abortConnection()
             return
@@ -204,8 +205,9 @@ class Bridge:
         if self._streamShut:
             return
         self._stream.registerProducer(self._tcp, True)
-        early, self._early = self._early, []
-        self._stream.writeSequence(early)
+        if self._early:
+            early, self._early = self._early, []
+            self._stream.writeSequence(early)
         if self._tcpAtEnd or self._discarding:
             self._endToStream()
 
@@ -253,10 +255,9 @@ class Bridge:
     def streamLost(self, reason: Failure) -> None:
         """The stream is over."""
         self._streamOver = True
-        if isinstance(reason.value, SocketwarpError):
-            self.abort(reason.value)
-        elif not reason.check(ConnectionDone):
-            self.abort(SessionLost(reason.getErrorMessage()))
+        error = reason.value
+        if not isinstance(error, ConnectionDone):
+            self.abort(error if isinstance(error, SocketwarpError) else SessionLost(reason.getErrorMessage()))
         self._checkEnded()
 
     def _closeTcp(self) -> None:
@@ -267,13 +268,15 @@ class Bridge:
     def _checkEnded(self) -> None:
         tcpGone = self._tcpOver or (self._tcp is None and self._error is not None)
         streamGone = self._streamOver or (self._stream is None and self._error is not None)
-        if tcpGone and streamGone and not self.ended.called:
+        if tcpGone and streamGone and not self.isOver:
+            self.isOver = True
             self._clearDeadline()
             if self._idleWatch is not None:
                 self._idleWatch.stop()
             self._tcp = self._stream = None
             self._receiver.release()
-            self.ended.callback(Totals(self._toStream, self._receiver.count, self._error))
+            over, self._over = self._over, _nobody
+            over(Totals(self._toStream, self._receiver.count, self._error))
 
     # Time.
 
@@ -307,20 +310,18 @@ class _Receiver:
         self._early: list[Piece] = []
         # Any: the parser's result only passes through here; begin() ties the types together.
         self._parser: Parser[Any] | None = None
-        self._parsed: Deferred[Any] | None = None
+        self._parsed: Callable[[Any], None] = _nobody
         self._paused = False  # by us, because TCP isn't there
 
-    def begin(self, stream: IStream, parser: Parser[T], tcp: ITcp | None) -> Deferred[T]:
-        """Give `parser` the stream's first bytes; the Deferred is `Bridge.join`'s."""
-        parsed: Deferred[T] = Deferred()
+    def begin(self, stream: IStream, parser: Parser[T], parsed: Callable[[T], None]) -> None:
+        """Give `parser` the stream's first bytes; see `Bridge.join`."""
         self._stream, self._parser, self._parsed = stream, parser, parsed
         self._parse(parser, [])  # a parser of nothing has its result now
         stream.start(self)
-        return parsed
 
     def flow(self, tcp: ITcp | None) -> None:
         """Let bytes flow to TCP if the parser is done. Until TCP is there the stream is paused."""
-        if self._stream is None or self._parser is not None:
+        if self._stream is None or self._parser is not None or self._tcp is not None:
             return
         if tcp is None:
             self._paused = True
@@ -336,13 +337,11 @@ class _Receiver:
         elif self._paused:
             self._stream.resumeProducing()
 
-    def stop(self, error: SocketwarpError) -> None:
+    def stop(self) -> None:
         """The bridge has ended: forget what waits."""
         self._early.clear()
         self._stream = self._parser = None
-        parsed, self._parsed = self._parsed, None
-        if parsed is not None:
-            parsed.errback(error)
+        self._parsed = _nobody
 
     def release(self) -> None:
         """The bridge is over: hear nothing more, and leave no cycle for the collector, which is slower."""
@@ -368,10 +367,9 @@ class _Receiver:
             return
         if taken is not None:
             result, self._early = taken
-            parsed, self._parser, self._parsed = self._parsed, None, None
+            parsed, self._parser, self._parsed = self._parsed, None, _nobody
+            parsed(result)  # which may bring the TCP side
             bridge.startToTcp()
-            if parsed is not None:
-                parsed.callback(result)
 
     def readConnectionLost(self) -> None:
         """The stream's FIN: TCP's, after all bytes."""
@@ -396,3 +394,7 @@ class _Receiver:
         """The stream is over."""
         if self._bridge is not None:
             self._bridge.streamLost(reason)
+
+
+def _nobody(result: object) -> None:
+    """Whom a bridge tells that is over, or whose parser is."""

@@ -1,7 +1,6 @@
 """TCP and a stream, joined: the two directions, and every ending."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from hypothesis import settings
@@ -23,7 +22,6 @@ from socketwarp.bridge import DISCARD, LINGER, REFUSAL, Bridge, Totals
 from socketwarp.errors import (
     Code,
     ConnectionIdle,
-    MalformedPreamble,
     PortUnavailable,
     SessionLost,
     StreamReset,
@@ -53,18 +51,24 @@ class Tunnel:
     def __init__(self, window: int = 200_000, idle: float | None = None) -> None:
         self.reactor = FakeReactor()
         self.stream, self.farStream = streamPair(self.reactor, window)
-        self.near = Bridge(self.reactor, idle)
-        self.far = Bridge(self.reactor, idle)
+        self.makeBridges(idle)
+
+    def makeBridges(self, idle: float | None = None) -> None:
+        self.near = Bridge(self.reactor, lambda totals: self.over(self.near, totals), idle)
+        self.far = Bridge(self.reactor, lambda totals: self.over(self.far, totals), idle)
         self.totals: dict[Bridge, Totals] = {}
-        for bridge in (self.near, self.far):
-            bridge.ended.addCallback(partial(self.totals.__setitem__, bridge))
+        self.parsed: list[Any] = []  # Any: whatever the parser makes
+
+    def over(self, bridge: Bridge, totals: Totals) -> None:
+        assert bridge not in self.totals, "told twice"
+        self.totals[bridge] = totals
 
     def joined(self) -> "Tunnel":
         """With both TCP connections and the stream."""
         self.visitor = connect(self.reactor, self.near)
         self.target = connect(self.reactor, self.far)
-        self.near.join(self.stream, Immediate(None))
-        self.far.join(self.farStream, Immediate(None))
+        self.near.join(self.stream, Immediate(None), self.parsed.append)
+        self.far.join(self.farStream, Immediate(None), self.parsed.append)
         self.settle()
         return self
 
@@ -92,7 +96,7 @@ class InterfaceTests(SynchronousTestCase):
     """What the classes say they are."""
 
     def test_theBridgeIsAHalfCloseableProtocolAndTheOthersWhatTheyServeAs(self) -> None:
-        bridge = Bridge(FakeReactor())
+        bridge = Bridge(FakeReactor(), lambda _: None)
         verifyObject(ITcpProtocol, bridge)
         verifyObject(IStreamReceiver, bridge._receiver)
 
@@ -149,8 +153,8 @@ class JoinTests(SynchronousTestCase):
         visitor.remoteFinishes()
         tunnel.settle()
         self.assertGreater(len(visitor._in), 400_000, "an early visitor is paused")
-        tunnel.near.join(tunnel.stream, Immediate(None))
-        tunnel.far.join(tunnel.farStream, Immediate(None))
+        tunnel.near.join(tunnel.stream, Immediate(None), tunnel.parsed.append)
+        tunnel.far.join(tunnel.farStream, Immediate(None), tunnel.parsed.append)
         tunnel.visitor, tunnel.target = visitor, target
         tunnel.pump()
         self.assertEqual((pattern(0, 500_000), True), (target.received, target.sawFin))
@@ -160,8 +164,8 @@ class JoinTests(SynchronousTestCase):
         tunnel.visitor, tunnel.target = connect(tunnel.reactor, tunnel.near), connect(tunnel.reactor, tunnel.far)
         tunnel.visitor.remoteFinishes()
         tunnel.settle()
-        tunnel.near.join(tunnel.stream, Immediate(None))
-        tunnel.far.join(tunnel.farStream, Immediate(None))
+        tunnel.near.join(tunnel.stream, Immediate(None), tunnel.parsed.append)
+        tunnel.far.join(tunnel.farStream, Immediate(None), tunnel.parsed.append)
         tunnel.target.remoteSends(b"late answer")
         tunnel.pump()
         self.assertTrue(tunnel.target.sawFin)
@@ -176,31 +180,45 @@ class JoinTests(SynchronousTestCase):
             visitor.remoteResets()
             tunnel.settle()
             self.assertEqual("tcp-reset", tunnel.ending(tunnel.near))
-            joined = tunnel.near.join(tunnel.stream, Immediate(None))
-            self.failureResultOf(joined)
-            self.assertEqual(Code.ABORTED, tunnel.stream.abortCode)
+            tunnel.near.join(tunnel.stream, Immediate(None), tunnel.parsed.append)
+            self.assertEqual((Code.ABORTED, []), (tunnel.stream.abortCode, tunnel.parsed))
 
     def test_theStreamMayComeFirst(self) -> None:
         tunnel = Tunnel()
-        preamble = tunnel.far.join(tunnel.farStream, Preamble29Parser())
-        self.assertNoResult(preamble)
+        tunnel.far.join(tunnel.farStream, Preamble29Parser(), tunnel.parsed.append)
+        self.assertEqual([], tunnel.parsed)
         tunnel.visitor = connect(tunnel.reactor, tunnel.near)
         tunnel.stream.write(formatPreamble29("1-1", "target", 80))
-        self.successResultOf(tunnel.near.join(tunnel.stream, Immediate(None)))
+        tunnel.near.join(tunnel.stream, Immediate(None), tunnel.parsed.append)
+        self.assertEqual([None], tunnel.parsed)
         tunnel.visitor.remoteSends(pattern(0, 1_000_000))
         tunnel.visitor.remoteFinishes()
         tunnel.settle()
-        self.assertEqual(Preamble("1-1", "target", 80), self.successResultOf(preamble))
+        self.assertEqual([None, Preamble("1-1", "target", 80)], tunnel.parsed)
         self.assertGreater(len(tunnel.visitor._in), 100_000, "a stream without TCP is paused")
         tunnel.target = connect(tunnel.reactor, tunnel.far)
         tunnel.pump()
         self.assertEqual((pattern(0, 1_000_000), True), (tunnel.target.received, tunnel.target.sawFin))
 
+    def test_tcpMayComeWhileThePreambleIsToldOf(self) -> None:
+        """As a target within one host does."""
+        tunnel = Tunnel()
+        targets: list[FakeSocket] = []
+        tunnel.far.join(
+            tunnel.farStream, Preamble29Parser(), lambda _: targets.append(connect(tunnel.reactor, tunnel.far))
+        )
+        tunnel.stream.start(Swallower())
+        tunnel.stream.write(formatPreamble29("1-1", "target", 80) + b"question")
+        tunnel.settle()
+        (target,) = targets
+        target.remoteReads()
+        self.assertEqual(b"question", target.received)
+
     def test_aFinOfTheStreamThatComesBeforeTcpIsPassedOn(self) -> None:
         for whilePaused in (True, False):
             tunnel = Tunnel()
             tunnel.farStream.finWhilePaused = whilePaused
-            tunnel.far.join(tunnel.farStream, Preamble29Parser())
+            tunnel.far.join(tunnel.farStream, Preamble29Parser(), tunnel.parsed.append)
             tunnel.stream.start(Swallower())
             tunnel.stream.write(formatPreamble29("1-1", "target", 80) + b"all there is")
             tunnel.settle()
@@ -213,13 +231,13 @@ class JoinTests(SynchronousTestCase):
 
     def test_whatFollowsThePreambleInPiecesWaitsForTcp(self) -> None:
         tunnel = Tunnel()
-        parsed = tunnel.far.join(tunnel.farStream, Preamble29Parser())
+        tunnel.far.join(tunnel.farStream, Preamble29Parser(), tunnel.parsed.append)
         header = formatPreamble29("1-1", "target", 80)
         tunnel.farStream.pauseProducing = lambda: None  # type: ignore[method-assign]  # a late delivery, under way already
         for piece in (header[:500], header[500:] + b"one", b" two"):
             tunnel.stream.write(piece)
             tunnel.settle()
-        self.successResultOf(parsed)
+        self.assertEqual([Preamble("1-1", "target", 80)], tunnel.parsed)
         target = connect(tunnel.reactor, tunnel.far)
         tunnel.settle()
         target.remoteReads()
@@ -228,35 +246,34 @@ class JoinTests(SynchronousTestCase):
     def test_anAnswerIsTakenOffBeforeTheVisitorSeesAnything(self) -> None:
         tunnel = Tunnel()
         tunnel.visitor = connect(tunnel.reactor, tunnel.near)
-        answer = tunnel.near.join(tunnel.stream, Preamble29Parser())
+        tunnel.near.join(tunnel.stream, Preamble29Parser(), tunnel.parsed.append)
         tunnel.farStream.start(Swallower())
         tunnel.farStream.write(formatPreamble29("1-1", "target", 80) + b"hello")
         tunnel.settle()
         tunnel.visitor.remoteReads()
-        self.successResultOf(answer)
+        self.assertEqual([Preamble("1-1", "target", 80)], tunnel.parsed)
         self.assertEqual(b"hello", tunnel.visitor.received)
 
     def test_aMalformedPreambleResetsTheStream(self) -> None:
         tunnel = Tunnel()
-        parsed = tunnel.far.join(tunnel.farStream, Preamble29Parser())
+        tunnel.far.join(tunnel.farStream, Preamble29Parser(), tunnel.parsed.append)
         tunnel.stream.write(b"x" * 1024)
         tunnel.settle()
-        self.failureResultOf(parsed, MalformedPreamble)
-        self.assertEqual(Code.MALFORMED, tunnel.farStream.abortCode)
+        self.assertEqual((Code.MALFORMED, []), (tunnel.farStream.abortCode, tunnel.parsed))
         self.assertEqual("malformed-preamble", tunnel.ending(tunnel.far))
 
     def test_aStreamThatEndsWithinItsPreambleIsMalformed(self) -> None:
         tunnel = Tunnel()
-        parsed = tunnel.far.join(tunnel.farStream, Preamble29Parser())
+        tunnel.far.join(tunnel.farStream, Preamble29Parser(), tunnel.parsed.append)
         tunnel.stream.write(b"1-1|tar")
         tunnel.stream.loseWriteConnection()
         tunnel.settle()
-        self.failureResultOf(parsed, MalformedPreamble)
-        self.assertEqual(Code.MALFORMED, tunnel.farStream.abortCode)
+        self.assertEqual((Code.MALFORMED, []), (tunnel.farStream.abortCode, tunnel.parsed))
+        self.assertEqual("malformed-preamble", tunnel.ending(tunnel.far))
 
     def test_aStreamResetWhileTheTargetIsDialledResetsTheTargetOnArrival(self) -> None:
         tunnel = Tunnel()
-        tunnel.far.join(tunnel.farStream, Immediate(None))
+        tunnel.far.join(tunnel.farStream, Immediate(None), tunnel.parsed.append)
         tunnel.stream.abort(Code.ABORTED)
         tunnel.settle()
         self.assertEqual("stream-reset", tunnel.ending(tunnel.far))
@@ -266,7 +283,7 @@ class JoinTests(SynchronousTestCase):
 
     def test_aPeerThatStopsReadingWithCodeZeroWhileTheTargetIsDialledStillHasItsBytesDelivered(self) -> None:
         tunnel = Tunnel()
-        tunnel.far.join(tunnel.farStream, Immediate(None))
+        tunnel.far.join(tunnel.farStream, Immediate(None), tunnel.parsed.append)
         tunnel.stream.write(b"all there is")
         tunnel.stream.loseWriteConnection()
         tunnel.stream.stopReading(0)
@@ -583,14 +600,14 @@ class OwnerTests(SynchronousTestCase):
         tunnel.visitor.remoteSends(b"question")
         tunnel.settle()
         tunnel.near.finish()
-        tunnel.near.join(tunnel.stream, Immediate(None))
-        tunnel.far.join(tunnel.farStream, Immediate(None))
+        tunnel.near.join(tunnel.stream, Immediate(None), tunnel.parsed.append)
+        tunnel.far.join(tunnel.farStream, Immediate(None), tunnel.parsed.append)
         tunnel.pump()
         self.assertEqual((b"question", True), (tunnel.target.received, tunnel.target.sawFin))
 
     def refused(self, answer: bytes) -> tuple[Tunnel, FakeStream]:
         tunnel = Tunnel()
-        tunnel.far.join(tunnel.farStream, Immediate(None))
+        tunnel.far.join(tunnel.farStream, Immediate(None), tunnel.parsed.append)
         tunnel.far.refuse(TargetRefused("refused"), answer)
         tunnel.settle()
         return tunnel, tunnel.farStream
@@ -603,10 +620,15 @@ class OwnerTests(SynchronousTestCase):
     def test_aRefusalsAnswerIsHeardAndThePeerResetsTheStream(self) -> None:
         tunnel, stream = self.refused(formatPreamble29("1-1", "answer", 1))
         visitor = connect(tunnel.reactor, tunnel.near)
-        heard = tunnel.near.join(tunnel.stream, Preamble29Parser())
-        heard.addCallback(lambda _: tunnel.near.abort(TargetRefused("as the answer says")))
+        heard: list[Preamble] = []
+
+        def hear(answer: Preamble) -> None:
+            heard.append(answer)
+            tunnel.near.abort(TargetRefused("as the answer says"))
+
+        tunnel.near.join(tunnel.stream, Preamble29Parser(), hear)
         tunnel.settle()
-        self.successResultOf(heard)
+        self.assertEqual([Preamble("1-1", "answer", 1)], heard)
         self.assertTrue(visitor.sawReset)
         self.assertIsNone(stream.abortCode)
         self.assertEqual("refused", tunnel.ending(tunnel.far))
@@ -646,13 +668,13 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def join(self) -> None:
         self.nearJoined = True
-        self.tunnel.near.join(self.tunnel.stream, Immediate(None)).addErrback(lambda _: None)
+        self.tunnel.near.join(self.tunnel.stream, Immediate(None), self.tunnel.parsed.append)
 
     @precondition(lambda self: not self.farJoined)
     @rule()
     def accept(self) -> None:
         self.farJoined = True
-        self.tunnel.far.join(self.tunnel.farStream, Immediate(None)).addErrback(lambda _: None)
+        self.tunnel.far.join(self.tunnel.farStream, Immediate(None), self.tunnel.parsed.append)
 
     @precondition(lambda self: self.farJoined and not self.dialled)
     @rule()
@@ -699,7 +721,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(near=st.booleans())
     def abort(self, near: bool) -> None:
         bridge = self.tunnel.near if near else self.tunnel.far
-        if not bridge.ended.called:
+        if not bridge.isOver:
             bridge.abort(PortUnavailable("closed"))
             self.broken = True
 

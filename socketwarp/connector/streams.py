@@ -153,15 +153,13 @@ class Connection:
         self.preamble: Preamble | None = None
         self._streams = streams
         self._dialect = dialect
-        self._bridge = Bridge(streams.clock)
+        self._bridge = Bridge(streams.clock, self._ended)
         self._dialling: Deferred[None] | None = None
 
     def begin(self) -> None:
         """Hear the preamble, dial, carry."""
         self._streams.preambles.begin(self, self._late)
-        asked = self._bridge.join(self.stream, self._dialect.preambleParser())
-        asked.addCallback(self._asked).addErrback(self._failed)
-        self._bridge.ended.addCallback(self._ended)
+        self._bridge.join(self.stream, self._dialect.preambleParser(), self._asked)
 
     def _late(self) -> None:
         self._bridge.abort(TargetTimedOut(f"no preamble within {PREAMBLE_TIMEOUT:g} s"))
@@ -170,8 +168,12 @@ class Connection:
         """Dial; given up when the bridge ends first."""
         self._streams.preambles.end(self)
         self.preamble = preamble
-        self._dialling = self._streams.targets.dial(preamble.host, preamble.port, self._connected)
-        self._dialling.addCallbacks(self._settled, self._failed)
+        try:
+            self._dialling = self._streams.targets.dial(preamble.host, preamble.port, self._connected)
+        except Exception:
+            self._failed(Failure())
+        else:
+            self._dialling.addCallbacks(self._settled, self._failed)
 
     def _connected(self, dialled: Dialled) -> Bridge:
         """The target is there: say so before its first bytes."""
@@ -196,6 +198,7 @@ class Connection:
     def _ended(self, totals: Totals) -> None:
         if self.preamble is None:
             self._streams.preambles.end(self)
+            self._settled(None)
         if self._dialling is not None:
             self._dialling.cancel()
         self._streams.ended(self, totals)

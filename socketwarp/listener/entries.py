@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from itertools import count
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.python.failure import Failure
 
@@ -89,6 +89,7 @@ class Entry:
     _stopped: bool = attrs.field(default=False, init=False)
     visitors: set[Visitor] = attrs.field(factory=set, init=False)
     _ended: int = attrs.field(default=0, init=False)
+    _waiters: list[Deferred[None]] = attrs.field(factory=list, init=False)  # until nobody is here
     _end: IDelayedCall | None = attrs.field(default=None, init=False)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
     _rate: PortRate | None = attrs.field(default=None, init=False)
@@ -193,7 +194,9 @@ class Entry:
             for visitor in tuple(self.visitors):
                 visitor.refuse(error)
 
-        gone = DeferredList([visitor.ended for visitor in self.visitors])
+        gone: Deferred[None] = Deferred()
+        self._waiters.append(gone)
+        self._tellIfEmpty()
         if drain is not None and self.visitors:
             timer = self._lobby.clock.callLater(drain, end)
             gone.addCallback(lambda _: timer.cancel() if timer.active() else None)
@@ -213,13 +216,13 @@ class Entry:
             lobby.events,
             lobby.limits,
             lobby.answers,
+            self._left,
             lobby.policy,
             None if rate is None else rate.pace,
         )
         refusal = self._refusal(address, rate)
         self.visitors.add(visitor)
         lobby.count += 1
-        visitor.ended.addCallback(lambda _: self._left(visitor))
         if refusal is None:
             self._letIn(visitor)
         else:
@@ -279,6 +282,13 @@ class Entry:
     def _left(self, visitor: Visitor) -> None:
         self.visitors.discard(visitor)
         self._lobby.count -= 1
+        self._tellIfEmpty()
+
+    def _tellIfEmpty(self) -> None:
+        if self._waiters and not self.visitors:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.callback(None)
 
 
 def _nobody(address: Address) -> ITcpProtocol:

@@ -54,8 +54,8 @@ class Limits:
 class _VisitorBridge(Bridge):
     """A bridge whose TCP side has been accepted, though nobody has shown it yet."""
 
-    def __init__(self, clock: IReactorTime, idle: float | None) -> None:
-        super().__init__(clock, idle)
+    def __init__(self, clock: IReactorTime, over: Callable[[Totals], None], idle: float | None) -> None:
+        super().__init__(clock, over, idle)
         self._arrived: Callable[[], None] | None = None
 
     @property
@@ -85,7 +85,6 @@ class Visitor:
 
     :ivar connectionId: names it in events, and in the preamble.
     :ivar bridge: carries it.
-    :ivar ended: fires, never fails, when it is gone.
     """
 
     connectionId: str
@@ -96,6 +95,7 @@ class Visitor:
     _events: Events
     _limits: Limits
     _answers: Deadlines
+    _left: Callable[["Visitor"], None]  # called when it is gone
     _policy: Policy = ANYTHING
     _pace: Pace | None = None
     _since: float = attrs.field(init=False)
@@ -104,14 +104,12 @@ class Visitor:
     _connector: Connector | None = attrs.field(default=None, init=False)
     _joined: bool = attrs.field(default=False, init=False)
     bridge: _VisitorBridge = attrs.field(init=False)
-    ended: Deferred[None] = attrs.field(init=False)
 
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         self._since = self._clock.seconds()
-        self.bridge = _VisitorBridge(self._clock, self.spec.limits.idleSeconds)
-        self.ended = self.bridge.ended.addCallback(self._over)
+        self.bridge = _VisitorBridge(self._clock, self._over, self.spec.limits.idleSeconds)
 
     @property
     def since(self) -> float:
@@ -130,7 +128,7 @@ class Visitor:
 
     def carry(self) -> None:
         """Find the session, open a stream, join it to the visitor."""
-        if not self.bridge.ended.called:
+        if not self.bridge.isOver:
             self.bridge.whenArrived(self._arrived)
 
     def _arrived(self) -> None:
@@ -182,8 +180,7 @@ class Visitor:
         if self._pace is not None:
             stream = PacedStream(stream, self._pace)
         self._answers.begin(self, self._late)
-        answered = self.bridge.join(stream, dialect.answerParser())
-        answered.addCallback(self._connected).addErrback(self._failed)
+        self.bridge.join(stream, dialect.answerParser(), self._connected)
 
     def _late(self) -> None:
         seconds = self._answers.seconds
@@ -223,6 +220,10 @@ class Visitor:
             self._coming.cancel()
         if self._connector is not None:
             self._connectors.left(self._connector)
+        self._tellEnd(totals)
+        self._left(self)
+
+    def _tellEnd(self, totals: Totals) -> None:
         if not self._joined:
             self._answers.end(self)
             self._events.emit("visitor.refused", code=totals.ending, reason=str(totals.error), **self._who())

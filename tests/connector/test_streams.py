@@ -184,6 +184,7 @@ class Refusing(StreamTests):
             _, receiver = self.open(b"x" * 1024)
         self.refused(receiver, Code.MALFORMED)
         self.assertEqual(self.refusal(events)["code"], "malformed-preamble")
+        self.assertEqual(self.streams.pending, 0)
         self.open(self.preamble())
         self.assertEqual(len(self.reactor.dials), 1)
 

@@ -67,12 +67,13 @@ class Sockets(TestCase):
 
     async def start(self) -> None:
         self.poll = Poll(reactor)
-        self.near, self.far = Bridge(reactor), Bridge(reactor)
+        self.over: tuple[Deferred[Totals], Deferred[Totals]] = Deferred(), Deferred()
+        self.near, self.far = (Bridge(reactor, over.callback) for over in self.over)
         self.stream, self.farStream = streamPair(reactor, WINDOW)
         self.visitor = await self.accepted(self.near)
         self.target = await self.dialled(self.far)
-        self.near.join(self.stream, Immediate(None))
-        self.far.join(self.farStream, Immediate(None))
+        self.near.join(self.stream, Immediate(None), lambda _: None)
+        self.far.join(self.farStream, Immediate(None), lambda _: None)
 
     async def accepted(self, bridge: Bridge) -> socket.socket:
         """The remote end of a connection that came to us."""
@@ -102,7 +103,8 @@ class Sockets(TestCase):
 
     async def endings(self) -> tuple[Totals, Totals]:
         """Of the visitor's bridge and the target's."""
-        return await self.near.ended, await self.far.ended
+        near, far = self.over
+        return await near, await far
 
 
 class EndingsOnSocketsTests(Sockets):
@@ -205,7 +207,7 @@ class EndingsOnSocketsTests(Sockets):
         self.visitor.sendall(b"nobody wants this any more")
         self.assertEqual(PIECE, await thread(readToEnd, self.visitor))
         self.visitor.shutdown(socket.SHUT_WR)
-        self.assertEqual("finished", (await self.near.ended).ending)
+        self.assertEqual("finished", (await self.over[0]).ending)
 
 
 class BulkOnSocketsTests(Sockets):

@@ -189,7 +189,7 @@ class StreamTests(SynchronousTestCase):
     def test_itIsAStreamAndAReceiver(self) -> None:
         verifyObject(IStream, self.paced)
         verifyObject(IStreamReceiver, self.paced)
-        protocol = PacedTcp(Bridge(self.clock), Pace(self.clock, 10))
+        protocol = PacedTcp(Bridge(self.clock, lambda _: None), Pace(self.clock, 10))
         verifyObject(ITcpProtocol, protocol)
         self.assertTrue(ITcp.providedBy(protocol))
 

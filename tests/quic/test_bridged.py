@@ -4,7 +4,6 @@ Bridges over QUIC, on a network that loses, and TCP connections that end in any 
 """
 
 from collections.abc import Sequence
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -14,7 +13,6 @@ from hypothesis.stateful import initialize, precondition, rule, run_state_machin
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.bridge import Bridge
 from socketwarp.errors import Code
 from socketwarp.interfaces import Piece
 
@@ -64,10 +62,7 @@ class LossyTunnel(Tunnel):
         self.client, self.server = case.connect()
         near, far = case.open(self.client, self.server)
         self.stream, self.farStream = near, far  # type: ignore[assignment]  # true ones
-        self.near, self.far = Bridge(self.reactor), Bridge(self.reactor)
-        self.totals = {}
-        for bridge in (self.near, self.far):
-            bridge.ended.addCallback(partial(self.totals.__setitem__, bridge))
+        self.makeBridges()
         chance = Random(seed)
         self.network.passes = lambda port, datagram: chance.random() >= loss
 
@@ -111,7 +106,7 @@ class BridgedAnyOrder(AnyOrder):
     @rule()
     def accept(self) -> None:
         self.farJoined = True
-        self.tunnel.far.join(self.tunnel.farStream, FirstByte()).addErrback(lambda _: None)
+        self.tunnel.far.join(self.tunnel.farStream, FirstByte(), self.tunnel.parsed.append)
 
     @rule(turns=st.sampled_from([1, 2, 50]))
     def turn(self, turns: int) -> None:
