@@ -5,6 +5,7 @@ The original's header is 1,024 bytes: ``{id}|{host}:{port}`` in UTF-8, then NUL 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 
 import attrs
@@ -34,9 +35,11 @@ def checkText(text: str, limit: int, what: str) -> str:
     return text
 
 
+@lru_cache(1024)
 def checkHost(host: str) -> str:
     """
     `host`, if it can be one: an IP address (IPv6 without brackets) or something like a name. Nothing is resolved.
+    Remembered, as targets are few and visitors many.
 
     :raises errors.MalformedPreamble: otherwise.
     """
