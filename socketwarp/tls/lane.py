@@ -63,7 +63,7 @@ class Lane:
     :ivar freedAt: since when, seconds of the session's clock.
     """
 
-    __slots__ = ("_drainCall", "_events", "_isAwaited", "_isCorked", "_isFlushDue", "_isFree", "_isProceeding",
+    __slots__ = ("_drainCall", "_events", "_isAwaited", "_isFlushDue", "_isFree", "_isOpening", "_isProceeding",
                  "_notices", "_parser", "_session", "freedAt", "number", "stream", "transport")  # fmt: skip
 
     def __init__(self, session: Lanes, number: int, transport: TlsTransport, parser: FrameParser) -> None:
@@ -79,8 +79,8 @@ class Lane:
         self._parser = parser
         self._events: deque[Event] = deque()
         self._isProceeding = False
-        self._isCorked = False
         self._isFlushDue = False
+        self._isOpening = False  # the stream's OPEN is to be flushed
         self._isFree = True  # FREE has been said since the last OPEN
         self._isAwaited = False  # the other end must end its direction of the stream now
         self._notices: dict[Kind, tuple[int, int]] = {}  # of a stream that hasn't come yet: its number, the error code
@@ -90,15 +90,15 @@ class Lane:
     # Streams
 
     def begin(self, streamId: int) -> Stream:
-        """Carry a new stream. Its first bytes wait for the end of the reactor turn: they are often several writes."""
+        """Carry a new stream."""
         self.stream = Stream(self, streamId)
-        self._isCorked = True
         self._isFree = self._isAwaited = False
         return self.stream
 
     def open(self, streamId: int) -> Stream:
         """Open a stream to the peer."""
         stream = self.begin(streamId)
+        self._isOpening = True
         self.send(Kind.OPEN, streamId)
         return stream
 
@@ -162,20 +162,25 @@ class Lane:
         self._push()
 
     def _push(self) -> None:
-        if not self._isCorked or self.transport.queued >= RECORD_SIZE:
+        """
+        Send what waits: at once if it is a record, else when all sockets have been told what has happened. A stream's
+        beginning is several writes (OPEN, the preamble, the first bytes), and so is its end.
+        """
+        if self.transport.queued >= RECORD_SIZE:
             self.transport.flush()
         elif not self._isFlushDue:
             self._isFlushDue = True
-            self.later(self._uncork)
+            self.later(self._flush)
 
-    def _uncork(self) -> None:
-        self._isCorked = self._isFlushDue = False
+    def _flush(self) -> None:
+        self._isFlushDue = self._isOpening = False
         self.transport.flush()
-        self.settle()
+        if not self.transport.queued:
+            self.drained()
 
     def takeBack(self) -> None:
         """Forget the frames that wait and haven't begun to be sent, but for the one that opens the stream."""
-        if not self._isFlushDue:
+        if not self._isOpening:
             self.transport.takeBack()
 
     def tell(self, kind: Kind, errorCode: int) -> None:
@@ -326,7 +331,6 @@ class Lane:
         if self.transport.queued:
             return
         self.stream = None
-        self._isCorked = False
         self._stopDraining()
         stream.finished()
         if self._isFree or not self.number:

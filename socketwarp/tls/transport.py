@@ -328,8 +328,8 @@ class TlsTransport:
     def _lose(self) -> None:
         assert self._socket is not None
         connection, self._socket = self._socket, None
-        self._poll.forget(self._fd)
         connection.close()
+        self._poll.closed(self._fd)
         del self.connection  # at once, not when the cycle of owner and transport is found: it is tens of KiB
         self._queue.clear()
         self._frames.clear()
@@ -339,7 +339,7 @@ class TlsTransport:
         """Tell the kernel what to tell us, if that has changed."""
         if self._isSecured:
             reading = 0 if self._isPaused else READABLE
-            self._setEvents(reading | (WRITABLE if self._queue else 0) or QUIET)
+            self._setEvents(reading | (WRITABLE if self._refused else 0) or QUIET)
 
     def _setEvents(self, events: int) -> None:
         if events != self._events and self._socket is not None:

@@ -4,8 +4,9 @@ from twisted.internet.defer import CancelledError
 
 from socketwarp.errors import Code, LimitReached, SessionLost
 from socketwarp.interfaces import IStream
+from socketwarp.tcp.poll import READABLE
 from socketwarp.tls import calling, serving
-from socketwarp.tls.frames import Kind, formatAttach, formatFrame
+from socketwarp.tls.frames import HEADER_SIZE, Kind, formatAttach, formatFrame
 from socketwarp.tls.lane import DRAIN_SECONDS, Lane
 from socketwarp.tls.serving import KEEP_SECONDS, KEPT_LANES, ServingSession
 from socketwarp.tls.session import CONTROL_LIMIT, TlsSettings
@@ -154,6 +155,38 @@ class LaneTests(ServerCase):
             stream.registerProducer(producer, True)
             stream.write(b"x")
             self.assertEqual(calls, producer.calls)
+
+    def test_whoWasPausedIsResumedOnceWhatWaitedIsSent(self) -> None:
+        """Though the kernel has taken it at once."""
+        listener, connector = self.rig.pair()
+        connector.acceptStreams(lambda stream: None)
+        listener.saveMemory(True)
+        stream, producer = self.successResultOf(listener.openStream()), Producer()
+        stream.registerProducer(producer, True)
+        stream.write(b"x")
+        self.assertEqual(["pause"], producer.calls)
+        self.rig.run()
+        self.assertEqual(["pause", "resume"], producer.calls)
+
+    def test_whatIsWrittenInOneWakeUpWaitsForItsEnd(self) -> None:
+        """So that a stream's last bytes and its end are one record, and nobody asks the kernel whether it takes more."""
+        session = self.session()
+        stream = self.successResultOf(session.openStream())
+        (lane,) = (lane for lane in session.lanes.values() if lane.stream is stream)
+        self.rig.run()
+        stream.write(b"answer")
+        stream.loseWriteConnection()
+        lane.transport.resumeReading()
+        self.assertEqual((HEADER_SIZE + len(b"answer") + HEADER_SIZE, READABLE), (lane.queued, lane.transport._events))
+        self.rig.run()
+        self.assertEqual(0, lane.queued)
+
+    def test_aRecordsWorthDoesNotWait(self) -> None:
+        session = self.session()
+        stream = self.successResultOf(session.openStream())
+        (lane,) = (lane for lane in session.lanes.values() if lane.stream is stream)
+        stream.write(bytes(RECORD_SIZE))
+        self.assertEqual(0, lane.queued)
 
     def test_whatWaitsOfAStreamThatIsGivenUpIsDropped(self) -> None:
         """But for the frame that is half sent: the peer would read for nothing."""
