@@ -54,9 +54,9 @@ class Connector:
     :ivar farewell: code and words for its end, once it is leaving.
     """
 
-    identity: Identity = attrs.field(on_setattr=attrs.setters.frozen)
-    session: ISession = attrs.field(on_setattr=attrs.setters.frozen)
-    since: float = attrs.field(on_setattr=attrs.setters.frozen)
+    identity: Identity
+    session: ISession
+    since: float
     instance: str | None = None
     yields: bool = False
     visitors: int = 0

@@ -140,12 +140,16 @@ class Policy:
 
     def checkPort(self, spec: Wish, known: Mapping[str, Any] | None) -> None:  # Any: see PortRule
         """:raises errors.PortDenied: when `decidePort` says no."""
+        if not self.port:
+            return  # asked for each visitor, and most listeners have no rules
         decision = self.decidePort(spec, known)
         if not decision.allowed:
             raise PortDenied(f"port {spec.port} on {spec.bindAddress} isn't for {spec.uid}: {decision.rule}")
 
     def checkVisitor(self, port: int, host: str) -> None:
         """:raises errors.SourceDenied: when `decideVisitor` says no."""
+        if not self.visitor:
+            return
         decision = self.decideVisitor(port, host)
         if not decision.allowed:
             raise SourceDenied(f"port {port} is not for visitors from {host}: {decision.rule}")
