@@ -351,7 +351,7 @@ class _Receiver:
         """Bytes from the stream."""
         if self._tcp is not None:
             self.count += sum(map(len, pieces))
-            self._tcp.writeSequence(pieces)
+            self._tcp.writeSequence(pieces, self._stream is not None and self._stream.isEnding)
         elif self._parser is not None:
             self._parse(self._parser, pieces)
         else:

@@ -151,6 +151,7 @@ class IStream(IConsumer, IPushProducer):
     """
 
     streamId: int = Attribute("The stream's number, unique in its session.")
+    isEnding: bool = Attribute("Whether the peer's FIN has come and no bytes wait before it; it is told at once.")
 
     def start(receiver: IStreamReceiver) -> None:
         """Deliver to `receiver` from now on. What came before has waited, within the stream's window. Call it once."""
@@ -189,8 +190,12 @@ class ITcp(IPushProducer):
     def unregisterProducer() -> None:
         """Pause and resume it no more."""
 
-    def writeSequence(pieces: Sequence[Piece]) -> None:
-        """Write all the pieces, in order, without joining them. They must not be changed afterwards."""
+    def writeSequence(pieces: Sequence[Piece], isLast: bool = False) -> None:
+        """
+        Write all the pieces, in order, without joining them. They must not be changed afterwards.
+
+        :param isLast: ``loseWriteConnection`` follows at once, and FIN may travel with them.
+        """
 
     def loseWriteConnection() -> None:
         """FIN after all that was written; then the protocol's ``writeConnectionLost``."""

@@ -291,6 +291,27 @@ class StreamPromises(_Helpers):
             self.assertIsInstance(notes.lost, ConnectionDone)
         self.assertEqual(before, (ends.listener.statistics().streams, ends.connector.statistics().streams))
 
+    def test_theLastBytesAreKnownWhenTheyComeWithFin(self) -> None:
+        """And none before them, nor while they wait."""
+        ends = self.makeEnds()
+        ours, theirs, here, _ = self.open(ends)
+        ending: list[bool] = []
+
+        def note(pieces: list[Piece]) -> None:
+            ending.append(ours.isEnding)
+            ours.pauseProducing()
+
+        here.piecesReceived = note  # type: ignore[method-assign]  # it only looks
+        theirs.write(b"first")
+        ends.settle()
+        theirs.write(b"last")
+        theirs.loseWriteConnection()
+        ends.settle()
+        ending.append(ours.isEnding)
+        ours.resumeProducing()
+        ends.settle()
+        self.assertEqual([False, False, True], ending)
+
     def test_theOtherEndMayFinishFirst(self) -> None:
         ends = self.makeEnds()
         ours, theirs, here, there = self.open(ends)

@@ -71,11 +71,13 @@ class FakeSocket:
     A connected socket, as far as it is used, and the remote end of it.
 
     :ivar received: what the remote end has read.
+    :ivar packets: how many went to it, FIN among them; all that is sent in one call is one.
     :ivar sawFin: whether it has read FIN; ``sawReset``: whether RST reached it.
     """
 
     def __init__(self, reactor: FakeReactor) -> None:
         self.received = bytearray()
+        self.packets = 0
         self.sawFin = False
         self.sawReset = False
         self.closed = False
@@ -85,6 +87,7 @@ class FakeSocket:
         self._resetIn = False
         self._out = bytearray()
         self._finOut = False
+        self._held = 0  # bytes sent with MSG_MORE, and nothing after them
         self._linger = True
 
     # the remote end
@@ -114,6 +117,7 @@ class FakeSocket:
 
     def remoteReads(self, size: int = 1 << 30) -> None:
         """Some of what is there, and FIN behind it."""
+        size = min(size, len(self._out) - self._held)
         self.received += self._out[:size]
         del self._out[:size]
         self.sawFin = self.sawFin or (self._finOut and not (self._out or self._resetIn or self.sawReset))
@@ -155,7 +159,7 @@ class FakeSocket:
             return b""
         raise BlockingIOError(errno.EAGAIN, "nothing there")
 
-    def sendmsg(self, pieces: Sequence[Piece]) -> int:
+    def sendmsg(self, pieces: Sequence[Piece], ancillary: Sequence[object] = (), flags: int = 0) -> int:
         if self._resetIn or self._finOut:
             raise BrokenPipeError(errno.EPIPE, "broken")
         data = b"".join(pieces)
@@ -163,6 +167,8 @@ class FakeSocket:
         if room <= 0:
             raise BlockingIOError(errno.EAGAIN, "full")
         self._out += data[:room]
+        self._held = self._held + len(data) if flags & socket.MSG_MORE and len(data) <= room else 0
+        self.packets += not self._held
         return min(len(data), room)
 
     def getsockname(self) -> tuple[str, int]:
@@ -174,6 +180,8 @@ class FakeSocket:
 
     def shutdown(self, how: int) -> None:
         self._finOut = True
+        self._held = 0
+        self.packets += 1
 
     def setsockopt(self, level: int, option: int, value: object) -> None:
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
@@ -181,6 +189,7 @@ class FakeSocket:
 
     def close(self) -> None:
         self.closed = True
+        self._held = 0
         if not self._linger or self._in:
             self.sawReset = not self._resetIn
             self._out.clear()

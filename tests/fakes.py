@@ -124,6 +124,10 @@ class FakeStream:
 
     # IStream and IPushProducer
 
+    @property
+    def isEnding(self) -> bool:
+        return self._in.finArrived and not self._in.waiting
+
     def start(self, receiver: IStreamReceiver) -> None:
         assert self.receiver is None, "started twice"
         self.receiver = receiver

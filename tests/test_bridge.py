@@ -159,6 +159,15 @@ class JoinTests(SynchronousTestCase):
         tunnel.pump()
         self.assertEqual((pattern(0, 500_000), True), (target.received, target.sawFin))
 
+    def test_anAnswerThatComesWithItsEndLeavesWithIt(self) -> None:
+        tunnel = Tunnel().joined()
+        tunnel.target.remoteSends(b"answer")
+        tunnel.target.remoteFinishes()
+        tunnel.settle()
+        self.assertEqual(1, tunnel.visitor.packets)
+        tunnel.visitor.remoteReads()
+        self.assertEqual((b"answer", True), (tunnel.visitor.received, tunnel.visitor.sawFin))
+
     def test_aFinBeforeTheStreamIsThereIsCarried(self) -> None:
         tunnel = Tunnel()
         tunnel.visitor, tunnel.target = connect(tunnel.reactor, tunnel.near), connect(tunnel.reactor, tunnel.far)

@@ -244,6 +244,7 @@ class PacedTcp(proxyForInterface(ITcp, "_tcp")):  # type: ignore[misc]  # a clas
 class PacedStream(proxyForInterface(IStream, "_stream")):  # type: ignore[misc]  # a class that is made as it runs
     """Between a stream and its receiver, each of which takes it for the other: what comes from the stream is paced."""
 
+    isEnding = False  # what is paced isn't held back for FIN besides
     _receiver: IStreamReceiver
 
     def __init__(self, stream: IStream, pace: Pace) -> None:

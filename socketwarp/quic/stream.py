@@ -110,6 +110,14 @@ class Stream(Consumer):
 
     # From the session
 
+    @property
+    def isEnding(self) -> bool:
+        """See `IStream`."""
+        if self._isOver:
+            return False
+        receiving = self._state.receiving
+        return receiving.isFinished and not receiving.pieces
+
     def start(self, receiver: IStreamReceiver) -> None:
         """See `IStream`."""
         if self._lost is not None:

@@ -173,13 +173,13 @@ class TcpTransport:
         self._producer = None
         self._isProducerPaused = False
 
-    def writeSequence(self, pieces: Sequence[Piece]) -> None:
+    def writeSequence(self, pieces: Sequence[Piece], isLast: bool = False) -> None:
         """See `ITcp`."""
         if self._socket is None or self._isFinishing or not pieces:
             return
         if not self._queue:
             with suppress(OSError):  # a broken connection will be writable, and tells then
-                pieces = self._send(self._socket, pieces)
+                pieces = self._send(self._socket, pieces, socket.MSG_MORE if isLast else 0)
             if not pieces:
                 return
         self._queue += pieces
@@ -190,17 +190,18 @@ class TcpTransport:
             self._producer.pauseProducing()
 
     @staticmethod
-    def _send(connection: socket.socket, pieces: Sequence[Piece]) -> Sequence[Piece]:
+    def _send(connection: socket.socket, pieces: Sequence[Piece], flags: int = 0) -> Sequence[Piece]:
         """
         Give the kernel what it takes.
 
+        :param flags: see sendmsg(2).
         :return: the rest.
         :raises OSError: the connection is broken.
         """
         while pieces:
             head = pieces[:PIECES_LIMIT]
             try:
-                sent = connection.sendmsg(head)
+                sent = connection.sendmsg(head, (), flags)
             except BlockingIOError:
                 return pieces
             if sent < sum(map(len, head)):

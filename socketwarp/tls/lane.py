@@ -129,6 +129,12 @@ class Lane:
         """See `ISession.saveMemory`."""
         return self._session.isMemoryShort
 
+    @property
+    def isEnding(self) -> bool:
+        """Whether FIN is what comes next."""
+        following = self._events[0] if self._events else None
+        return isinstance(following, Frame) and following.kind is Kind.FIN
+
     def send(self, kind: Kind, *numbers: int) -> None:
         """Send a frame; with the last one of a stream, FREE."""
         frame = formatFrame(kind, *numbers)

@@ -27,6 +27,10 @@ class Carrier(Protocol):
     def isMemoryShort(self) -> bool:
         """See `ISession.saveMemory`."""
 
+    @property
+    def isEnding(self) -> bool:
+        """Whether FIN is what comes next."""
+
     def send(self, kind: Kind, *numbers: int) -> None:
         """Send a frame."""
 
@@ -134,6 +138,11 @@ class Stream(Consumer):
             self._lane.later(self._lane.proceed)
 
     # From the lane
+
+    @property
+    def isEnding(self) -> bool:
+        """See `IStream`."""
+        return self._lane.isEnding
 
     @property
     def isHolding(self) -> bool:

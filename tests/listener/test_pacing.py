@@ -244,7 +244,10 @@ class PortTests(SynchronousTestCase):
         target.stream.loseWriteConnection()
         self.rig.settle()
         self.assertFalse(target.ended)
-        for _ in range(6):
+        self.wait(1)
+        visitor.remoteReads()
+        self.assertGreater(len(visitor.received), 0, "held back for FIN, which has come")
+        for _ in range(5):
             self.wait(1)
             visitor.remoteReads()
         self.rig.settle()

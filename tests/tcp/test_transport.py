@@ -192,6 +192,14 @@ class WritingTests(Connected):
         self.assertEqual(["made", "write ended"], self.protocol.told)
         self.assertEqual(b"answer", self.protocol.received)
 
+    def test_theLastBytesWaitForFin(self) -> None:
+        """They are one packet."""
+        self.transport.writeSequence([b"answer"], isLast=True)
+        self.remote.setblocking(False)
+        self.assertRaises(BlockingIOError, self.remote.recv, 100)
+        self.transport.loseWriteConnection()
+        self.assertEqual((b"answer", b""), (self.remote.recv(100), self.remote.recv(1)))
+
     def test_finGoesAtOnceWhenNothingWaitsAndOnlyOnce(self) -> None:
         self.transport.loseWriteConnection()
         self.transport.loseWriteConnection()

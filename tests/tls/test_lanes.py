@@ -169,7 +169,7 @@ class LaneTests(ServerCase):
         self.assertEqual(["pause", "resume"], producer.calls)
 
     def test_whatIsWrittenInOneWakeUpWaitsForItsEnd(self) -> None:
-        """So that a stream's last bytes and its end are one record, and nobody asks the kernel whether it takes more."""
+        """A stream's last bytes and its end are one record, and nobody asks the kernel whether it takes more."""
         session = self.session()
         stream = self.successResultOf(session.openStream())
         (lane,) = (lane for lane in session.lanes.values() if lane.stream is stream)
