@@ -8,11 +8,12 @@ Twisted's: each side is the other's push producer.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,7 +26,7 @@ from .errors import (
     SocketwarpError,
     StreamReset,
 )
-from .interfaces import IStream, IStreamReceiver, ITcp, ITcpProtocol, Piece
+from .interfaces import IStream, IStreamReceiver, ITcp, ITcpProtocol, Piece, Totals
 from .watches import IdleWatch
 from .wire.cutting import Parser
 
@@ -39,25 +40,7 @@ DISCARD = 5.0
 REFUSAL = 5.0
 
 T = TypeVar("T")
-
-
-class Totals(NamedTuple):
-    """
-    What passed a bridge, told when it is over.
-
-    :ivar toStream: bytes from TCP to the stream.
-    :ivar toTcp: bytes from the stream to TCP.
-    :ivar error: why it ended early; `None` when both directions ended with FIN.
-    """
-
-    toStream: int
-    toTcp: int
-    error: SocketwarpError | None
-
-    @property
-    def ending(self) -> str:
-        """A word for logs and events: ``finished``, or the error's code."""
-        return "finished" if self.error is None else self.error.code
+_log = Logger()
 
 
 @implementer(ITcpProtocol)
@@ -70,7 +53,7 @@ class Bridge:
 
     def __init__(self, clock: IReactorTime, over: Callable[[Totals], None], idle: float | None = None) -> None:
         """
-        :param over: called once both sides are gone; may not raise.
+        :param over: called once both sides are gone; what it raises is logged.
         :param idle: seconds without a byte in either direction after which the bridge ends; `None` for no limit.
         """
         self.isOver = False
@@ -100,7 +83,7 @@ class Bridge:
 
         :param parser: takes what the peer says before the bytes for TCP (`wire.cutting.Immediate`: nothing). What it
             raises ends both sides.
-        :param parsed: called with its result, unless the bridge ends before that; may not raise.
+        :param parsed: called with its result, unless the bridge ends before that; what it raises ends both sides.
         """
         if self._error is not None:
             stream.abort(self._error.streamCode)
@@ -276,7 +259,10 @@ class Bridge:
             self._tcp = self._stream = None
             self._receiver.release()
             over, self._over = self._over, _nobody
-            over(Totals(self._toStream, self._receiver.count, self._error))
+            try:
+                over(Totals(self._toStream, self._receiver.count, self._error))
+            except Exception:
+                _log.failure("what follows a connection's end failed")
 
     # Time.
 
@@ -368,7 +354,11 @@ class _Receiver:
         if taken is not None:
             result, self._early = taken
             parsed, self._parser, self._parsed = self._parsed, None, _nobody
-            parsed(result)  # which may bring the TCP side
+            try:
+                parsed(result)  # which may bring the TCP side
+            except Exception:
+                _log.failure("what follows a preamble or an answer failed")
+                bridge.abort(SocketwarpError("a fault of ours; the log says more"))
             bridge.startToTcp()
 
     def readConnectionLost(self) -> None:

@@ -8,7 +8,7 @@ by `ipaddress` (an IPv4 client on a dual-stack socket reads ``192.0.2.1``, never
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import attrs
 from cryptography import x509
@@ -24,7 +24,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
-from .errors import SessionLost
+from .errors import SessionLost, SocketwarpError
 
 #: A host, as `ipaddress` prints it, and a port.
 Address = tuple[str, int]
@@ -288,3 +288,22 @@ class ISession(Interface):
 
     def statistics() -> SessionStatistics:
         """The session's figures of this moment."""
+
+
+class Totals(NamedTuple):
+    """
+    What passed a bridge, told when it is over.
+
+    :ivar toStream: bytes from TCP to the stream.
+    :ivar toTcp: bytes from the stream to TCP.
+    :ivar error: why it ended early; `None` when both directions ended with FIN.
+    """
+
+    toStream: int
+    toTcp: int
+    error: SocketwarpError | None
+
+    @property
+    def ending(self) -> str:
+        """A word for logs and events: ``finished``, or the error's code."""
+        return "finished" if self.error is None else self.error.code

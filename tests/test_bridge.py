@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socketwarp.bridge import DISCARD, LINGER, REFUSAL, Bridge, Totals
+from socketwarp.bridge import DISCARD, LINGER, REFUSAL, Bridge
 from socketwarp.errors import (
     Code,
     ConnectionIdle,
@@ -27,7 +27,7 @@ from socketwarp.errors import (
     StreamReset,
     TargetRefused,
 )
-from socketwarp.interfaces import ISession, IStream, IStreamReceiver, ITcpProtocol, Piece
+from socketwarp.interfaces import ISession, IStream, IStreamReceiver, ITcpProtocol, Piece, Totals
 from socketwarp.wire.cutting import Immediate
 from socketwarp.wire.preamble import Preamble, Preamble29Parser, formatPreamble29
 
@@ -90,6 +90,27 @@ class Tunnel:
 
     def ending(self, bridge: Bridge) -> str:
         return self.totals[bridge].ending
+
+
+class FaultTests(SynchronousTestCase):
+    """What a bridge's owner does wrong is logged, and reaches neither the session nor the reactor."""
+
+    def test_whoIsToldOfTheEndMayFail(self) -> None:
+        tunnel = Tunnel()
+        tunnel.over = lambda bridge, totals: 1 // 0  # type: ignore[method-assign,assignment]  # a fault
+        tunnel.joined()
+        tunnel.near.abort(ConnectionIdle("enough"))
+        tunnel.settle()
+        self.assertEqual((True, True), (tunnel.near.isOver, tunnel.far.isOver))
+        self.assertEqual(2, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_whoIsToldOfTheAnswerMayFail(self) -> None:
+        tunnel = Tunnel()
+        tunnel.visitor = connect(tunnel.reactor, tunnel.near)
+        tunnel.near.join(tunnel.stream, Immediate(None), lambda result: 1 // 0)  # type: ignore[arg-type]  # a fault
+        tunnel.settle()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertEqual("internal", tunnel.ending(tunnel.near))
 
 
 class InterfaceTests(SynchronousTestCase):

@@ -7,10 +7,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..bridge import Bridge, Totals
+from ..bridge import Bridge
 from ..deadlines import Deadlines
 from ..errors import Code, LimitReached, SocketwarpError, TargetError, TargetTimedOut
-from ..interfaces import IStream
+from ..interfaces import IStream, Totals
 from ..throttle import Bucket
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble

@@ -15,10 +15,10 @@ from twisted.internet.interfaces import IReactorTime, ITransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..bridge import Bridge, Totals
+from ..bridge import Bridge
 from ..deadlines import Deadlines
 from ..errors import ConnectorAway, LimitReached, SocketwarpError, TargetTimedOut
-from ..interfaces import Address, IStream, ITcp, ITcpProtocol
+from ..interfaces import Address, IStream, ITcp, ITcpProtocol, Totals
 from ..rules.policy import ANYTHING, Policy
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble

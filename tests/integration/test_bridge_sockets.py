@@ -10,8 +10,9 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from socketwarp.bridge import Bridge, Totals
+from socketwarp.bridge import Bridge
 from socketwarp.errors import PortUnavailable, SessionLost
+from socketwarp.interfaces import Totals
 from socketwarp.tcp.dial import dial
 from socketwarp.tcp.poll import Poll
 from socketwarp.tcp.port import IUsher, Port, bind, serve
