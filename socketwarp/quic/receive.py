@@ -3,8 +3,8 @@ Whole receive buffers to stream pieces: 1-RTT packets on the current path, opene
 §12.3, §13).
 
 A busy tunnel's packets look the same: short header, the connection id in use, the address in use. Those are opened here
-together, noted as runs of packet numbers, and acknowledged by the bytes; a whole flight of the other end's is opened as
-one run, or else packet by packet. Whatever looks different goes one by one, and in its turn, through aioquic's own path.
+together, noted as runs of packet numbers, and acknowledged by the bytes; a whole flight is opened as one run, or else
+packet by packet. Whatever looks different goes one by one, and in its turn, through aioquic's own path.
 """
 
 from collections.abc import Sequence
