@@ -16,6 +16,9 @@ OFF, LEN, FIN = 0x04, 0x02, 0x01
 #: How bulk data is sent: with an offset, which takes 8 bytes however small it is, and without a length.
 BULK = QuicFrameType.STREAM_BASE | OFF
 
+#: The length bits of such an offset, an integer of 8 bytes (RFC 9000 §16).
+OFFSET_BITS = 0xC0 << 56
+
 #: Offsets end here (RFC 9000 §4.5).
 MAX_OFFSET = (1 << 62) - 1
 
@@ -34,7 +37,7 @@ def parseRun(plains: Sequence[bytes]) -> tuple[int, int, int, list[Piece], int, 
     size, frameType = len(plains[0]) - position, plains[-1][0]
     head = plains[0][: position - 8]
     total = size * len(plains)
-    heads = [head + (each | 0xC0 << 56).to_bytes(8) for each in range(offset, offset + total, size or 1)]
+    heads = [head + (each | OFFSET_BITS).to_bytes(8) for each in range(offset, offset + total, size or 1)]
     if fin := frameType == BULK | FIN:
         heads[-1] = bytes((frameType,)) + heads[-1][1:]
     if heads != [each[:position] for each in plains]:

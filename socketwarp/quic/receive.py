@@ -15,7 +15,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 
 from ..interfaces import Piece
 from .batch import Batch
-from .frames import BULK, FIN, isBulk, isStream, parseBulk, parseRun, parseStream
+from .frames import BULK, FIN, OFFSET_BITS, isBulk, isStream, parseBulk, parseRun, parseStream
 from .numbers import ReceivedNumbers
 from .protection import Keys, minimumSize
 from .streams import Streams
@@ -205,7 +205,7 @@ class Receiver:
         data = memoryview(plain)[len(self._next) :]
         self._pieces.append(data)
         self._stop += len(data)
-        self._next = self._head + (self._stop | 0xC0 << 56).to_bytes(8)
+        self._next = self._head + (self._stop | OFFSET_BITS).to_bytes(8)
         self.unacknowledged += len(plain)
 
     def _handle(self, plain: bytes, now: float) -> None:
@@ -225,7 +225,7 @@ class Receiver:
                     self._endRun()
                 else:
                     self._head = bytes((BULK,)) + plain[1 : 1 + (1 << (plain[1] >> 6))]
-                    self._next = self._head + (self._stop | 0xC0 << 56).to_bytes(8)
+                    self._next = self._head + (self._stop | OFFSET_BITS).to_bytes(8)
             else:
                 self._endRun()
                 if not connection.isDeaf:

@@ -1,7 +1,7 @@
 """
 From a stream's segments to the bytes of one `sendmsg`: STREAM frames for packets of equal size (RFC 9000 §19.8).
 
-A flight's packets have one size, because the STREAM frames' heads have (`frames.headsOf`), and the packets' headers.
+A flight's packets have one size, because the heads of their STREAM frames have (`frames.BULK`), and their own headers.
 """
 
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from aioquic.buffer import encode_uint_var
 
 from .flight import Segment
-from .frames import BULK, FIN, LEN
+from .frames import BULK, FIN, LEN, OFFSET_BITS
 from .protection import NUMBER_SIZE, TAG_SIZE
 
 #: What one `sendmsg` with UDP_SEGMENT takes: segments (the kernel's UDP_MAX_SEGMENTS was 64 before 6.9) and bytes. Over
@@ -46,7 +46,7 @@ def payloadsOf(streamId: int, segment: Segment, size: int) -> list[bytes]:
     offset, data, fin = segment
     head = bytes((BULK,)) + encode_uint_var(streamId)
     payloads = [
-        b"".join((head, (offset + at | 0xC0 << 56).to_bytes(8), data[at : at + size]))
+        b"".join((head, (offset + at | OFFSET_BITS).to_bytes(8), data[at : at + size]))
         for at in range(0, len(data) or 1, size)
     ]
     if fin:
@@ -58,4 +58,4 @@ def frameOf(streamId: int, segment: Segment) -> bytes:
     """A segment as a STREAM frame that others may follow: it has a length, of 2 bytes."""
     offset, data, fin = segment
     head = bytes((BULK | LEN | fin,)) + encode_uint_var(streamId)
-    return b"".join((head, (offset | 0xC0 << 56).to_bytes(8), (len(data) | 0x4000).to_bytes(2), data))
+    return b"".join((head, (offset | OFFSET_BITS).to_bytes(8), (len(data) | 0x4000).to_bytes(2), data))
