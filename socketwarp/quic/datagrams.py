@@ -6,10 +6,12 @@ the kernel lacks them, or a device refuses at run time, each datagram takes a ca
 """
 
 import errno
+import math
 import socket
 import struct
 import sys
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReadWriteDescriptor
@@ -29,8 +31,20 @@ UDP_GRO = 104
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE = 23, 3
 
-#: `recvmsg` calls for one wake-up, so that a busy socket leaves time to others.
-READS_PER_TURN = 16
+#: `recvmsg` calls, and bytes, for one wake-up, so that a busy socket leaves time to others.
+READS_PER_TURN = 64
+BYTES_PER_TURN = 1 << 20
+
+#: Bytes that one `recvmsg` takes, and from how many on what was read is handed over before more is.
+READ_SIZE = 1 << 16
+GATHERED_BYTES = 1 << 15
+
+#: Coalescing, as network cards do it with interrupts: a link that brings one datagram at a time costs a wake-up for
+#: each. So after a wake-up of at most `FEW_READS` calls, less than `STEADY_SECONDS` after the one before, and if its
+#: handler agrees, the port isn't read for so many seconds. Reactors' timers resolve 1 ms, so it is up to 2 ms.
+COALESCING_SECONDS = 0.001
+STEADY_SECONDS = 0.004
+FEW_READS = 32
 
 #: Transmissions that may wait for the socket to take more; what comes beyond is dropped, as a router would.
 MAX_WAITING = 256
@@ -51,16 +65,21 @@ class Handler(Protocol):
     def batchReceived(self, batch: Batch, address: Any) -> None:
         """Datagrams that came from one socket address; valid only during the call."""
 
-    def turnEnded(self) -> None:
-        """All that was there has been given: answer now."""
+    def turnEnded(self) -> bool:
+        """
+        All that was there has been given: answer now. Whether nobody minds that what comes next waits for
+        `COALESCING_SECONDS`.
+        """
 
     def writable(self) -> None:
         """The port takes transmissions again."""
 
 
-class Descriptors(Protocol):
-    """What the port needs of a reactor: `IReactorFDSet`'s readers and writers."""
+class Reactor(Protocol):
+    """What the port needs of a reactor: `IReactorFDSet`'s readers and writers, and `IReactorTime`."""
 
+    def seconds(self) -> float: ...
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Any: ...  # Any: IDelayedCall
     def addReader(self, reader: Any) -> None: ...  # Any: descriptors, which the reactor checks
     def addWriter(self, writer: Any) -> None: ...
     def removeReader(self, reader: Any) -> None: ...
@@ -75,13 +94,15 @@ class DatagramPort:
     :ivar address: host and port that it is bound to, as the socket module gives them.
     """
 
-    def __init__(self, reactor: Descriptors, handler: Handler, bound: socket.socket) -> None:
+    def __init__(self, reactor: Reactor, handler: Handler, bound: socket.socket) -> None:
         self._reactor = reactor
         self._handler = handler
         self._socket = bound
-        self._buffer = bytearray(65536)
-        self._view = memoryview(self._buffer)
+        self._buffer = memoryview(bytearray(GATHERED_BYTES + READ_SIZE))
         self._waiting: deque[Transmission] = deque()
+        self._reads = 0  # of the last wake-up, but for one that found nothing
+        self._readAt = -math.inf  # last when `_coalesce` was called
+        self._pause: Any = None  # Any: IDelayedCall
         self._hasSegmentation = _enable(bound, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
         _enable(bound, socket.IPPROTO_UDP, UDP_GRO, 1)
         self.address: Any = bound.getsockname()
@@ -102,21 +123,57 @@ class DatagramPort:
 
     def doRead(self) -> None:
         """Take what has arrived."""
-        for _ in range(READS_PER_TURN):
+        for batch, address in self._batches():
+            self._handler.batchReceived(batch, address)
+            if self._socket.fileno() < 0:
+                return
+        if self._handler.turnEnded():
+            self._coalesce()
+
+    def _coalesce(self) -> None:
+        """Let more come, so that one wake-up has it all."""
+        now = self._reactor.seconds()
+        isSteady, self._readAt = now - self._readAt < STEADY_SECONDS, now
+        if isSteady and 0 < self._reads <= FEW_READS:
+            self._reactor.removeReader(self)
+            self._pause = self._reactor.callLater(COALESCING_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._reactor.addReader(self)
+        self.doRead()
+
+    def _batches(self) -> Iterator[tuple[Batch, Any]]:
+        """What has arrived, and from where. Datagrams of one size are gathered, where the kernel hasn't done it."""
+        buffer = self._buffer
+        total = start = stop = segmentSize = 0
+        source: Any = None
+        for self._reads in range(READS_PER_TURN):
             try:
-                size, control, _, address = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE)
+                size, control, _, address = self._socket.recvmsg_into([buffer[stop:]], _CONTROL_SPACE)
             except BlockingIOError:
                 break
             except OSError:
                 continue  # an ICMP error of an earlier datagram
-            if size:
-                self._handler.batchReceived(Batch(self._view[:size], _sizeIn(control) or size), address)
-            if self._socket.fileno() < 0:
-                return
-        self._handler.turnEnded()
+            if not size:
+                continue
+            each = _sizeIn(control) or size
+            if start < stop and (each != segmentSize or address != source):
+                yield Batch(buffer[start:stop], segmentSize), source
+                start = stop
+            segmentSize, source = each, address
+            stop += size
+            if size % each or stop >= GATHERED_BYTES:
+                yield Batch(buffer[start:stop], each), address
+                total += stop
+                start = stop = 0
+                if total >= BYTES_PER_TURN:
+                    break
+        if start < stop:
+            yield Batch(buffer[start:stop], segmentSize), source
 
     def send(self, transmission: Transmission) -> None:
-        """See `session.Sender`."""
+        """See `transmission.Sender`."""
         if self._waiting or not self._trySend(transmission):
             if len(self._waiting) < MAX_WAITING:
                 self._waiting.append(transmission)
@@ -164,6 +221,9 @@ class DatagramPort:
         """Close the socket; nothing more is called."""
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         self._waiting.clear()
         self._socket.close()
 
@@ -227,4 +287,4 @@ def _setBuffers(bound: socket.socket, size: int) -> None:
             )
 
 
-assert BYTES_PER_CALL <= 65_507
+assert BYTES_PER_CALL <= 65_507 < READ_SIZE

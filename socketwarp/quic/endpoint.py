@@ -6,7 +6,7 @@ Whom the server talks to is decided by `admission`.
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 from aioquic.quic.configuration import QuicConfiguration
@@ -18,19 +18,12 @@ from ..errors import Code, SessionLost
 from ..interfaces import Address, ICredentials, ISession, Role
 from .admission import CONNECTION_ID_SIZE, VERSIONS, Admission, Admitted
 from .batch import Batch
-from .datagrams import SOCKET_BUFFER, DatagramPort, Descriptors, bind
+from .datagrams import SOCKET_BUFFER, DatagramPort, Reactor, bind
 from .engine import Engine
 from .reset import ResetKey
 from .session import Session, Soon
 from .transmission import Transmission
 from .windows import SESSION_LIMIT, SESSION_START, STREAM_LIMIT, STREAM_START, Limits
-
-
-class Reactor(Descriptors, Protocol):
-    """What the endpoints need of a reactor: `IReactorFDSet` and `IReactorTime`."""
-
-    def seconds(self) -> float: ...
-    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Any: ...
 
 
 @attrs.frozen
@@ -188,11 +181,14 @@ class QuicServer:
                 self._fault(session)
             self._touched[session] = None
 
-    def turnEnded(self) -> None:
+    def turnEnded(self) -> bool:
         """See `datagrams.Handler`."""
+        mayCoalesce = bool(self._touched)
         while self._touched:
             session, _ = self._touched.popitem()
             self._turn(session)
+            mayCoalesce &= session.mayCoalesce
+        return mayCoalesce
 
     def writable(self) -> None:
         """See `datagrams.Handler`."""
@@ -328,9 +324,10 @@ class _Client:
         """See `datagrams.Handler`."""
         self._session.receive(batch, address)
 
-    def turnEnded(self) -> None:
+    def turnEnded(self) -> bool:
         """See `datagrams.Handler`."""
         self._session.turn()
+        return self._session.mayCoalesce
 
     def writable(self) -> None:
         """See `datagrams.Handler`."""

@@ -23,6 +23,11 @@ OFFSET_BITS = 0xC0 << 56
 MAX_OFFSET = (1 << 62) - 1
 
 
+def violation(errorCode: QuicErrorCode, frameType: int, reason: str) -> QuicConnectionError:
+    """The error that closes the connection (RFC 9000 §11.1)."""
+    return QuicConnectionError(error_code=errorCode, frame_type=frameType, reason_phrase=reason)
+
+
 def parseRun(plains: Sequence[bytes]) -> tuple[int, int, int, list[Piece], int, bool] | None:
     """
     Packets of one size, each with a frame of type `BULK` that goes on where the one before ends: the last one's frame
@@ -70,7 +75,7 @@ def parseBulk(plain: bytes) -> tuple[int, int, int]:
     except IndexError:
         position = len(plain) + 1
     if position > len(plain):
-        raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, plain[0], "truncated STREAM frame")
+        raise violation(QuicErrorCode.FRAME_ENCODING_ERROR, plain[0], "truncated STREAM frame")
     checkOffset(plain[0], offset, len(plain) - position)
     return streamId, offset, position
 
@@ -94,7 +99,7 @@ def parseStream(plain: bytes, position: int) -> tuple[int, int, int, int]:
     except IndexError:
         position, length = len(plain), 1
     if position + length > len(plain):
-        raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, frameType, "truncated STREAM frame")
+        raise violation(QuicErrorCode.FRAME_ENCODING_ERROR, frameType, "truncated STREAM frame")
     checkOffset(frameType, offset, length)
     return streamId, offset, position, position + length
 
@@ -119,4 +124,4 @@ def checkOffset(frameType: int, offset: int, length: int) -> None:
     :raises QuicConnectionError: the frame's data would end beyond 2**62 - 1.
     """
     if offset + length > MAX_OFFSET:
-        raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, frameType, "STREAM data beyond 2**62 - 1")
+        raise violation(QuicErrorCode.FRAME_ENCODING_ERROR, frameType, "STREAM data beyond 2**62 - 1")

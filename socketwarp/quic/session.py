@@ -25,7 +25,7 @@ from .engine import Engine
 from .stream import Stream
 from .streams import StreamState
 from .timer import Timer
-from .transmission import Transmission
+from .transmission import Sender, Transmission
 
 #: Callers of `openStream` that may wait for the peer to allow more streams.
 MAX_WAITING = 1000
@@ -42,19 +42,11 @@ CLOCK_ERROR = 0.001
 #: Seconds between looks at the clock while the socket is full: what is due then can't be sent.
 BLOCKED_DELAY = 0.05
 
+#: Smoothed round-trip time, in seconds, from which on bulk may be read in portions, up to 2 ms late (`datagrams`).
+COALESCING_RTT = 0.008
+
 #: Has something called at the end of what the reactor is doing.
 Soon = Callable[[Callable[[], None]], object]
-
-
-class Sender(Protocol):
-    """The UDP port that a session sends through."""
-
-    def send(self, transmission: Transmission) -> None:
-        """Send now; what the kernel doesn't take at once waits, or is lost as the network loses it."""
-
-    @property
-    def isBlocked(self) -> bool:
-        """Whether something waits already: ask the session again later."""
 
 
 class Routes(Protocol):
@@ -140,6 +132,11 @@ class Session:
         """See `ISession`: probes go unanswered, and nothing else has come for `SILENT_SECONDS`."""
         isLate = self._clock.seconds() > self._lastHeard + SILENT_SECONDS
         return isLate and self._recovery.timeouts >= SILENT_TIMEOUTS
+
+    @property
+    def mayCoalesce(self) -> bool:
+        """Whether what comes next may wait for a moment: it is bulk, over a path that takes much longer than that."""
+        return self.streams.isTakingBulk and (self._recovery.smoothedRtt or 0.0) >= COALESCING_RTT
 
     def openStream(self) -> "Deferred[IStream]":
         """See `ISession`."""

@@ -8,18 +8,20 @@ queue.
 
 from collections import deque
 
-from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import FinalSizeError
 
 from ..interfaces import Piece
 from .flight import SHORT, Segment, SendBuffer
+from .frames import violation
 from .reassembly import Reassembly, TooManyGaps
 from .windows import Limits, Window
 
 #: Bytes that a stream may be served before others that wait: some datagrams on a thin path, a quarter of a flight on a
 #: fast one.
 QUANTUM = 16 << 10
+#: A bulk transfer comes in pieces of so many bytes at the least (packets have 1,200), and is one after so many in all.
+BULK_PIECE, BULK = 1000, 64 << 10
 
 
 class StreamState:
@@ -95,6 +97,7 @@ class Streams:
         self.due: dict[StreamState, None] = {}
         self.bytesAcknowledged = 0
         self.bytesDelivered = 0
+        self._bulk = 0
         self.isMemoryShort = False
         # What the peer grants us.
         self.peerMaxData = 0
@@ -122,6 +125,11 @@ class Streams:
         """Stream bytes held: not yet delivered, not yet sent, not yet acknowledged. Costs a look at every stream."""
         outgoing = sum(state.sending.unsentBytes + state.sending.unacknowledged for state in self.states.values())
         return self._received - self._consumed + outgoing
+
+    @property
+    def isTakingBulk(self) -> bool:
+        """Whether what comes in has been bulk for a while, but for a few small pieces or ends of streams."""
+        return self._bulk >= BULK
 
     # Opening and ending
 
@@ -207,6 +215,7 @@ class Streams:
         :raises QuicConnectionError: flow control, final size or state violated.
         """
         state = self.states.get(streamId) or self.find(frameType, streamId)
+        self._bulk = min(self._bulk + size, 4 * BULK) if size >= BULK_PIECE and not fin else self._bulk // 2
         if state is None:
             return
         self._count(state, frameType, offset + size)
@@ -388,8 +397,3 @@ class Streams:
         if state is not None and maximum > state.sending.limit:
             state.sending.limit = maximum
             self.queue(state)
-
-
-def violation(errorCode: QuicErrorCode, frameType: int, reason: str) -> QuicConnectionError:
-    """The error that closes the connection."""
-    return QuicConnectionError(error_code=errorCode, frame_type=frameType, reason_phrase=reason)

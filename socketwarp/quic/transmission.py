@@ -4,7 +4,7 @@ From a stream's segments to the bytes of one `sendmsg`: STREAM frames for packet
 A flight's packets have one size, because the heads of their STREAM frames have (`frames.BULK`), and their own headers.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from aioquic.buffer import encode_uint_var
 
@@ -33,6 +33,17 @@ class Transmission(NamedTuple):
     pieces: list[bytes]
     segmentSize: int
     address: Any  # whatever the address family's socket addresses are
+
+
+class Sender(Protocol):
+    """The UDP port that sessions send through."""
+
+    def send(self, transmission: Transmission) -> None:
+        """Send now; what the kernel doesn't take at once waits, or is lost as the network loses it."""
+
+    @property
+    def isBlocked(self) -> bool:
+        """Whether something waits already: ask the session again later."""
 
 
 def overheadOf(streamId: int | None, destination: bytes) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -17,8 +18,9 @@ from socketwarp.quic.datagrams import MAX_WAITING, DatagramPort, bind
 from socketwarp.quic.transmission import Transmission
 
 
-class Reactor:
+class Reactor(Clock):
     def __init__(self) -> None:
+        super().__init__()
         self.readers: set[Any] = set()
         self.writers: set[Any] = set()
 
@@ -39,17 +41,21 @@ class Handler:
     def __init__(self) -> None:
         self.got: list[bytes] = []
         self.batches: list[int] = []
+        self.addresses: list[Any] = []
         self.calls: list[str] = []
         self.onBatch = lambda: None
+        self.mayCoalesce = False
 
     def batchReceived(self, batch: Batch, address: Any) -> None:
         received = batch.split()
         self.got += [bytes(each) for each in received]
         self.batches.append(len(received))
+        self.addresses.append(address)
         self.onBatch()
 
-    def turnEnded(self) -> None:
+    def turnEnded(self) -> bool:
         self.calls.append("turn")
+        return self.mayCoalesce
 
     def writable(self) -> None:
         self.calls.append("writable")
@@ -144,7 +150,8 @@ class PortTests(PortCase):
         receiver = self.newPort(self.handler, self.failing(segments=False))
         sender.send(self.transmission(5)._replace(address=receiver.address))
         receiver.doRead()
-        self.assertEqual((self.expected(5), [1] * 5), (self.handler.got, self.handler.batches))
+        self.assertEqual(self.expected(5), self.handler.got)
+        self.assertEqual(5, len(self.sockets[0].sent))
 
     def test_offloadThatTheKernelRefusesIsSwitchedOffForGood(self) -> None:
         for number in (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP):
@@ -210,11 +217,91 @@ class PortTests(PortCase):
         self.assertEqual(([], 1), (self.handler.calls, len(self.handler.batches)))
         self.assertNotIn(self.port, self.reactor.readers)
 
-    def test_aTurnReadsSoMuchAndLeavesTheRest(self) -> None:
+    def test_datagramsOfOneSizeAreGathered(self) -> None:
+        """Where they come one by one they make one batch, as those do that the kernel has joined."""
+        for size in (5, 5, 5, 7, 7, 3, 7):
+            self.other._socket.sendto(b"x" * size, self.port.address)
+        self.port.doRead()
+        self.assertEqual([3, 2, 1, 1], self.handler.batches)
+        self.assertEqual([5, 5, 5, 7, 7, 3, 7], [len(each) for each in self.handler.got])
+
+    def test_whatIsGatheredComesFromOneAddress(self) -> None:
+        third = self.newPort(Handler())
+        for sender in (self.other, third, third, self.other):
+            sender._socket.sendto(b"x", self.port.address)
+        self.port.doRead()
+        addresses = [self.other.address, third.address, self.other.address]
+        self.assertEqual(([1, 2, 1], addresses), (self.handler.batches, self.handler.addresses))
+
+    def test_aShorterLastDatagramEndsABatch(self) -> None:
+        self.other.send(self.transmission(3, last=50))
+        self.other.send(self.transmission(3))
+        self.port.doRead()
+        self.assertEqual(self.expected(3, last=50) + self.expected(3), self.handler.got)
+
+    def test_noMoreIsGatheredThanTheBufferHasRoomFor(self) -> None:
+        """Whatever was gathered before, there is room for the largest that may come."""
+        sizes = [1200] * (datagrams.GATHERED_BYTES // 1200 - 1) + [7, 60_000, 1200]
+        large = self.newPort(self.handler, lambda real: bind("127.0.0.1", 0, 1 << 20))
+        for size in sizes:
+            self.other._socket.sendto(b"x" * size, large.address)
+        large.doRead()
+        self.assertEqual(sizes, [len(each) for each in self.handler.got])
+
+    def test_aTurnReadsSoManyAndLeavesTheRest(self) -> None:
         for _ in range(datagrams.READS_PER_TURN + 3):
             self.other._socket.sendto(b"x", self.port.address)
         self.port.doRead()
-        self.assertEqual(datagrams.READS_PER_TURN, len(self.handler.batches))
+        self.assertEqual(datagrams.READS_PER_TURN, len(self.handler.got))
+
+    def test_aTurnReadsSoMuchAndLeavesTheRest(self) -> None:
+        self.patch(datagrams, "BYTES_PER_TURN", 100_000)
+        large = self.newPort(self.handler, lambda real: bind("127.0.0.1", 0, 1 << 20))
+        for _ in range(3):
+            self.other._socket.sendto(bytes(60_000), large.address)
+        large.doRead()
+        self.assertEqual(2, len(self.handler.got))
+
+    def receive(self, count: int = 1) -> int:
+        """Datagrams come, and the reactor sees to it, if it reads; how many have been given to the handler."""
+        for _ in range(count):
+            self.other._socket.sendto(b"x", self.port.address)
+        if self.port in self.reactor.readers:
+            self.port.doRead()
+        return len(self.handler.got)
+
+    def test_aSteadyTransferIsReadInLargerPortions(self) -> None:
+        self.handler.mayCoalesce = True
+        self.assertEqual(1, self.receive())
+        self.assertEqual(2, self.receive())  # the second in short time: from here on
+        self.assertEqual(2, self.receive(10))
+        self.reactor.advance(datagrams.COALESCING_SECONDS)
+        self.assertEqual(12, len(self.handler.got))
+        self.assertEqual(12, self.receive())
+        self.reactor.advance(datagrams.COALESCING_SECONDS)
+        self.reactor.advance(datagrams.COALESCING_SECONDS)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_whatIsSlowOrComesInPortionsAlreadyDoesNotWait(self) -> None:
+        self.handler.mayCoalesce = True
+        for count in range(1, 4):
+            self.assertEqual(count, self.receive())
+            self.reactor.advance(datagrams.STEADY_SECONDS)
+        for count in range(1, 4):
+            self.assertEqual(3 + count * (datagrams.FEW_READS + 1), self.receive(datagrams.FEW_READS + 1))
+
+    def test_nothingWaitsUnlessTheHandlerAgrees(self) -> None:
+        for count in range(1, 4):
+            self.assertEqual(count, self.receive())
+
+    def test_aPortThatIsClosedMeanwhileStaysClosed(self) -> None:
+        self.handler.mayCoalesce = True
+        self.receive()
+        self.receive()
+        self.assertEqual(1, len(self.reactor.getDelayedCalls()))
+        self.port.close()
+        self.assertEqual([], self.reactor.getDelayedCalls())
+        self.assertNotIn(self.port, self.reactor.readers)
 
     def test_aDescriptorThatFailsIsLogged(self) -> None:
         told: list[dict[str, Any]] = []

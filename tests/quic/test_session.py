@@ -6,8 +6,10 @@ from zope.interface.verify import verifyObject
 from socketwarp.errors import Code, LimitReached, SessionLost
 from socketwarp.interfaces import ISession, SessionStatistics, plainAddress
 from socketwarp.quic.endpoint import TransportSettings
-from socketwarp.quic.session import MAX_UNACCEPTED, MAX_WAITING
+from socketwarp.quic.session import COALESCING_RTT, MAX_UNACCEPTED, MAX_WAITING
+from socketwarp.quic.streams import BULK
 
+from . import net
 from .net import NetworkCase, Notes
 
 
@@ -244,6 +246,45 @@ class TurnTests(NetworkCase):
         self.network.run(60)
         self.assertEqual((True, True), (client.isOpen, server.isOpen))
         del server
+
+    def test_bulkOverALongPathMayBeReadInLargerPortions(self) -> None:
+        self.patch(net, "DELAY", COALESCING_RTT / 2 + 0.001)
+        client, server = self.connect()
+        ours, theirs = self.open(client, server)
+        Notes(theirs)
+        self.network.run(1)
+        self.assertFalse(client.mayCoalesce)
+        ours.write(bytes(2 * BULK))
+        self.network.run(1)
+        self.assertEqual((True, False), (client.mayCoalesce, server.mayCoalesce))
+        ours.write(b"a keystroke")
+        self.network.run(1)
+        self.assertTrue(client.mayCoalesce)
+        for _ in range(3):
+            ours.write(b"and more")
+            self.network.run(1)
+        self.assertFalse(client.mayCoalesce)
+
+    def test_manyEndsOfStreamsAreNoBulk(self) -> None:
+        """A short answer that is large enough for packets of its own is waited for all the same."""
+        self.patch(net, "DELAY", COALESCING_RTT / 2 + 0.001)
+        client, server = self.connect()
+        taken: list[Notes] = []
+        client.acceptStreams(lambda stream: taken.append(Notes(stream)))
+        for _ in range(BULK // 1000):
+            ours = self.successResultOf(server.openStream())
+            ours.write(bytes(2000))
+            ours.loseWriteConnection()
+            self.network.run(0.1)
+        self.assertFalse(client.mayCoalesce)
+
+    def test_overAShortPathNothingWaits(self) -> None:
+        client, server = self.connect()
+        ours, theirs = self.open(client, server)
+        Notes(theirs)
+        ours.write(bytes(10 * BULK))
+        self.network.run(1)
+        self.assertFalse(client.mayCoalesce)
 
     def test_writesOfOneTurnShareADatagram(self) -> None:
         client, server = self.connect()
