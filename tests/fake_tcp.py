@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from socketwarp.coalescing import COALESCING_SECONDS
 from socketwarp.interfaces import ITcpProtocol, Piece
 from socketwarp.tcp.poll import BROKEN, ENDED, FINISHED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
 from socketwarp.tcp.transport import ORDERLY, TcpTransport, resetUnlessFinished
@@ -44,6 +45,16 @@ class FakeReactor(Clock):
         del self._watched[fd]
 
     closed = forget
+
+    def rest(self, fd: int, events: int) -> None:
+        owner, _ = self._watched[fd]
+        self._watched[fd] = resting = owner, events & ~(READABLE | FINISHED) or QUIET
+        self.callLater(COALESCING_SECONDS, self._rested, fd, resting, events)
+
+    def _rested(self, fd: int, resting: tuple[ISocketEvents, int], events: int) -> None:
+        if self._watched.get(fd) is resting:
+            self.watch(fd, resting[0], events)
+            resting[0].ready(READABLE)
 
     def soon(self, call: Callable[[], None]) -> None:
         self.callLater(0, call)

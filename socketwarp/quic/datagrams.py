@@ -6,7 +6,6 @@ the kernel lacks them, or a device refuses at run time, each datagram takes a ca
 """
 
 import errno
-import math
 import socket
 import struct
 import sys
@@ -19,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..coalescing import COALESCING_SECONDS, Pace
 from ..errors import AddressUnavailable
 from .batch import Batch
 from .transmission import BYTES_PER_CALL, Transmission
@@ -38,13 +38,6 @@ BYTES_PER_TURN = 1 << 20
 #: Bytes that one `recvmsg` takes, and from how many on what was read is handed over before more is.
 READ_SIZE = 1 << 16
 GATHERED_BYTES = 1 << 15
-
-#: Coalescing, as network cards do it with interrupts: a link that brings one datagram at a time costs a wake-up for
-#: each. So after a wake-up of at most `FEW_READS` calls, less than `STEADY_SECONDS` after the one before, and if its
-#: handler agrees, the port isn't read for so many seconds. Reactors' timers resolve 1 ms, so it is up to 2 ms.
-COALESCING_SECONDS = 0.001
-STEADY_SECONDS = 0.004
-FEW_READS = 32
 
 #: Transmissions that may wait for the socket to take more; what comes beyond is dropped, as a router would.
 MAX_WAITING = 256
@@ -67,8 +60,7 @@ class Handler(Protocol):
 
     def turnEnded(self) -> bool:
         """
-        All that was there has been given: answer now. Whether nobody minds that what comes next waits for
-        `COALESCING_SECONDS`.
+        All that was there has been given: answer now. Whether what comes next may wait for `COALESCING_SECONDS`.
         """
 
     def writable(self) -> None:
@@ -100,8 +92,7 @@ class DatagramPort:
         self._socket = bound
         self._buffer = memoryview(bytearray(GATHERED_BYTES + READ_SIZE))
         self._waiting: deque[Transmission] = deque()
-        self._reads = 0  # of the last wake-up, but for one that found nothing
-        self._readAt = -math.inf  # last when `_coalesce` was called
+        self._pace = Pace()
         self._pause: Any = None  # Any: IDelayedCall
         self._hasSegmentation = _enable(bound, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
         _enable(bound, socket.IPPROTO_UDP, UDP_GRO, 1)
@@ -123,18 +114,13 @@ class DatagramPort:
 
     def doRead(self) -> None:
         """Take what has arrived."""
+        total = 0
         for batch, address in self._batches():
+            total += len(batch.data)
             self._handler.batchReceived(batch, address)
             if self._socket.fileno() < 0:
                 return
-        if self._handler.turnEnded():
-            self._coalesce()
-
-    def _coalesce(self) -> None:
-        """Let more come, so that one wake-up has it all."""
-        now = self._reactor.seconds()
-        isSteady, self._readAt = now - self._readAt < STEADY_SECONDS, now
-        if isSteady and 0 < self._reads <= FEW_READS:
+        if self._handler.turnEnded() and self._pace.isSlow(total, self._reactor.seconds()):
             self._reactor.removeReader(self)
             self._pause = self._reactor.callLater(COALESCING_SECONDS, self._resume)
 
@@ -148,7 +134,7 @@ class DatagramPort:
         buffer = self._buffer
         total = start = stop = segmentSize = 0
         source: Any = None
-        for self._reads in range(READS_PER_TURN):
+        for _ in range(READS_PER_TURN):
             try:
                 size, control, _, address = self._socket.recvmsg_into([buffer[stop:]], _CONTROL_SPACE)
             except BlockingIOError:

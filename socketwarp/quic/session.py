@@ -42,7 +42,7 @@ CLOCK_ERROR = 0.001
 #: Seconds between looks at the clock while the socket is full: what is due then can't be sent.
 BLOCKED_DELAY = 0.05
 
-#: Smoothed round-trip time, in seconds, from which on bulk may be read in portions, up to 2 ms late (`datagrams`).
+#: Smoothed round-trip time, in seconds, from which on bulk may be read in portions (`coalescing`).
 COALESCING_RTT = 0.008
 
 #: Has something called at the end of what the reactor is doing.
@@ -136,7 +136,7 @@ class Session:
     @property
     def mayCoalesce(self) -> bool:
         """Whether what comes next may wait for a moment: it is bulk, over a path that takes much longer than that."""
-        return self.streams.isTakingBulk and (self._recovery.smoothedRtt or 0.0) >= COALESCING_RTT
+        return self.streams.bulk.isOne and (self._recovery.smoothedRtt or 0.0) >= COALESCING_RTT
 
     def openStream(self) -> "Deferred[IStream]":
         """See `ISession`."""

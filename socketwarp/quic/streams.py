@@ -11,6 +11,7 @@ from collections import deque
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import FinalSizeError
 
+from ..coalescing import Bulk
 from ..interfaces import Piece
 from .flight import SHORT, Segment, SendBuffer
 from .frames import violation
@@ -20,8 +21,6 @@ from .windows import Limits, Window
 #: Bytes that a stream may be served before others that wait: some datagrams on a thin path, a quarter of a flight on a
 #: fast one.
 QUANTUM = 16 << 10
-#: A bulk transfer comes in pieces of so many bytes at the least (packets have 1,200), and is one after so many in all.
-BULK_PIECE, BULK = 1000, 64 << 10
 
 
 class StreamState:
@@ -85,6 +84,7 @@ class Streams:
     :ivar served: streams of which something was sent since the set was last emptied.
     :ivar sendable: streams with something to send, in the order of service.
     :ivar due: streams with frames other than STREAM to send.
+    :ivar bulk: whether what comes in is bulk.
     :ivar isMemoryShort: see `ISession.saveMemory`.
     """
 
@@ -97,7 +97,7 @@ class Streams:
         self.due: dict[StreamState, None] = {}
         self.bytesAcknowledged = 0
         self.bytesDelivered = 0
-        self._bulk = 0
+        self.bulk = Bulk()
         self.isMemoryShort = False
         # What the peer grants us.
         self.peerMaxData = 0
@@ -125,11 +125,6 @@ class Streams:
         """Stream bytes held: not yet delivered, not yet sent, not yet acknowledged. Costs a look at every stream."""
         outgoing = sum(state.sending.unsentBytes + state.sending.unacknowledged for state in self.states.values())
         return self._received - self._consumed + outgoing
-
-    @property
-    def isTakingBulk(self) -> bool:
-        """Whether what comes in has been bulk for a while, but for a few small pieces or ends of streams."""
-        return self._bulk >= BULK
 
     # Opening and ending
 
@@ -215,7 +210,7 @@ class Streams:
         :raises QuicConnectionError: flow control, final size or state violated.
         """
         state = self.states.get(streamId) or self.find(frameType, streamId)
-        self._bulk = min(self._bulk + size, 4 * BULK) if size >= BULK_PIECE and not fin else self._bulk // 2
+        self.bulk.add(0 if fin else size)
         if state is None:
             return
         self._count(state, frameType, offset + size)

@@ -15,6 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
+from ..coalescing import COALESCING_SECONDS
+
 #: Events taken at a time, so that thousands of busy sockets leave room for what else the reactor watches.
 EVENTS_LIMIT = 128
 
@@ -51,6 +53,15 @@ class IPoll(Interface):
     def closed(fd: int) -> None:  # noqa: N805 - see above
         """It has been closed, so that the kernel watches it no more."""
 
+    def seconds() -> float:
+        """The clock of `rest`."""
+
+    def rest(fd: int, events: int) -> None:  # noqa: N805 - see above
+        """
+        For `COALESCING_SECONDS` say nothing of what can be read. Then tell the owner that something can, whether or
+        not, and from then on of `events` again, unless `watch` was called in the meantime.
+        """
+
     def soon(call: Callable[[], None]) -> None:  # noqa: N805 - see above
         """Call it when the owners have been told what has happened, or else in the reactor's next iteration."""
 
@@ -67,6 +78,7 @@ class Poll:
         self._ends: list[Callable[[], None]] = []
         self._epoll = select.epoll()
         self._owners: dict[int, ISocketEvents] = {}
+        self._resting: dict[int, int] = {}
 
     def watch(self, fd: int, owner: ISocketEvents, events: int) -> None:
         """See `IPoll`."""
@@ -77,6 +89,7 @@ class Poll:
             if not self._owners:
                 self._reactor.addReader(self)
         self._owners[fd] = owner
+        self._resting.pop(fd, None)
 
     def forget(self, fd: int) -> None:
         """See `IPoll`."""
@@ -86,12 +99,33 @@ class Poll:
     def closed(self, fd: int) -> None:
         """See `IPoll`."""
         del self._owners[fd]
+        self._resting.pop(fd, None)
         if not self._owners:
             self._reactor.removeReader(self)
 
+    def seconds(self) -> float:
+        """See `IPoll`."""
+        return float(self._reactor.seconds())
+
+    def rest(self, fd: int, events: int) -> None:
+        """See `IPoll`."""
+        self._epoll.modify(fd, events & ~(READABLE | FINISHED) or QUIET)
+        if not self._resting:
+            self._reactor.callLater(COALESCING_SECONDS, self._rested)
+        self._resting[fd] = events
+
+    def _rested(self) -> None:
+        resting, self._resting = self._resting, {}
+        for fd, events in resting.items():
+            self._epoll.modify(fd, events)
+        self._tell([(self._owners[fd], READABLE) for fd in resting])
+
     def doRead(self) -> None:
+        """See what has happened."""
+        self._tell([(self._owners[fd], events) for fd, events in self._epoll.poll(0, EVENTS_LIMIT)])
+
+    def _tell(self, happened: list[tuple[ISocketEvents, int]]) -> None:
         """Tell the owners, as they are now: what one does may close another, and give its number to a third."""
-        happened = [(self._owners[fd], events) for fd, events in self._epoll.poll(0, EVENTS_LIMIT)]
         self._isTelling = True
         for owner, events in happened:
             try:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..coalescing import Bulk, Pace
 from ..interfaces import Address, ITcp, ITcpProtocol, Piece, plainAddress
 from .poll import BROKEN, FINISHED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
 
@@ -59,12 +60,14 @@ class TcpTransport:
     """
 
     __slots__ = (
+        "_bulk",
         "_events",
         "_fd",
         "_isAtEnd",
         "_isFinishing",
         "_isPaused",
         "_isProducerPaused",
+        "_pace",
         "_poll",
         "_producer",
         "_protocol",
@@ -89,6 +92,7 @@ class TcpTransport:
         self._queue: list[Piece] = []
         self._queued = 0
         self._readSize = FIRST_READ
+        self._bulk, self._pace = Bulk(), Pace()
         self._events = _READING
         self._isPaused = False
         self._isProducerPaused = False
@@ -150,10 +154,17 @@ class TcpTransport:
         self._readSize = BULK_READ if len(data) >= FIRST_READ else FIRST_READ
         if data:
             self._protocol.dataReceived(data)
+            self._rest(len(data))
         else:
             self._isAtEnd = True
             self._protocol.readConnectionLost()
             self._watch()  # unless that was the connection's end
+
+    def _rest(self, size: int) -> None:
+        """After a read of `size` bytes: leave what comes next in the kernel for a moment?"""
+        isBulk = self._bulk.add(size)
+        if isBulk and self._pace.isSlow(size, self._poll.seconds()) and self._socket is not None:
+            self._poll.rest(self._fd, self._events)
 
     # Writing
 
@@ -177,6 +188,7 @@ class TcpTransport:
         """See `ITcp`."""
         if self._socket is None or self._isFinishing or not pieces:
             return
+        self._bulk.size = 0  # what comes next may be waited for
         if not self._queue:
             with suppress(OSError):  # a broken connection will be writable, and tells then
                 pieces = self._send(self._socket, pieces, socket.MSG_MORE if isLast else 0)

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..coalescing import Bulk, Pace
 from ..interfaces import Address, Piece, plainAddress
 from ..tcp.poll import BROKEN, ENDED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
 from .contexts import Conduct
@@ -60,8 +61,8 @@ class TlsTransport:
     :ivar queued: bytes that wait for the kernel.
     """
 
-    __slots__ = ("_events", "_fd", "_frames", "_isFinishing", "_isPaused", "_isSecured", "_poll", "_queue",
-                 "_refused", "_socket", "_trouble", "connection", "owner", "queued")  # fmt: skip
+    __slots__ = ("_bulk", "_events", "_fd", "_frames", "_isFinishing", "_isPaused", "_isSecured", "_pace", "_poll",
+                 "_queue", "_refused", "_socket", "_trouble", "connection", "owner", "queued")  # fmt: skip
     owner: Owner
 
     _log = Logger()
@@ -85,6 +86,7 @@ class TlsTransport:
         self._frames: deque[int] = deque()  # bytes left of each frame in the queue
         self._refused = 0  # bytes at the queue's head that OpenSSL has made a record of already
         self._events = 0
+        self._bulk, self._pace = Bulk(), Pace()
         self._trouble = ""  # writing has failed
         self._isSecured = False
         self._isPaused = False
@@ -169,11 +171,13 @@ class TlsTransport:
 
     def _read(self) -> None:
         chunks: list[bytes] = []
+        size = 0
         trouble = None
         try:
             for _ in range(RECORDS_PER_READ):
                 chunk = self.connection.recv(RECORD_SIZE)
                 chunks.append(chunk)
+                size += len(chunk)
                 if len(chunk) < RECORD_SIZE:
                     break
         except SSL.WantReadError:
@@ -184,6 +188,14 @@ class TlsTransport:
             self.owner.received(chunks)
         if trouble is not None:
             self._fail(trouble)
+        else:
+            self._rest(size)
+
+    def _rest(self, size: int) -> None:
+        """After a read of `size` bytes, 0 for a part of a record: leave what comes next in the kernel for a moment?"""
+        isBulk = self._bulk.add(size) if size else self._bulk.isOne
+        if isBulk and self._pace.isSlow(size, self._poll.seconds()) and self._socket is not None:
+            self._poll.rest(self._fd, self._events)
 
     def _discard(self, connection: socket.socket) -> None:
         """What still comes to one that ends: nobody's, and not OpenSSL's to spend time on either."""
@@ -206,6 +218,7 @@ class TlsTransport:
         """
         if self._isFinishing or self._socket is None:
             return
+        self._bulk.size = 0  # what comes next may be waited for
         size = len(header) + sum(map(len, pieces))
         self._frames.append(size)
         self.queued += size

@@ -3,11 +3,11 @@
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
+from socketwarp.coalescing import BULK_BYTES
 from socketwarp.errors import Code, LimitReached, SessionLost
 from socketwarp.interfaces import ISession, SessionStatistics, plainAddress
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.quic.session import COALESCING_RTT, MAX_UNACCEPTED, MAX_WAITING
-from socketwarp.quic.streams import BULK
 
 from . import net
 from .net import NetworkCase, Notes
@@ -254,7 +254,7 @@ class TurnTests(NetworkCase):
         Notes(theirs)
         self.network.run(1)
         self.assertFalse(client.mayCoalesce)
-        ours.write(bytes(2 * BULK))
+        ours.write(bytes(2 * BULK_BYTES))
         self.network.run(1)
         self.assertEqual((True, False), (client.mayCoalesce, server.mayCoalesce))
         ours.write(b"a keystroke")
@@ -271,7 +271,7 @@ class TurnTests(NetworkCase):
         client, server = self.connect()
         taken: list[Notes] = []
         client.acceptStreams(lambda stream: taken.append(Notes(stream)))
-        for _ in range(BULK // 1000):
+        for _ in range(BULK_BYTES // 1000):
             ours = self.successResultOf(server.openStream())
             ours.write(bytes(2000))
             ours.loseWriteConnection()
@@ -282,7 +282,7 @@ class TurnTests(NetworkCase):
         client, server = self.connect()
         ours, theirs = self.open(client, server)
         Notes(theirs)
-        ours.write(bytes(10 * BULK))
+        ours.write(bytes(10 * BULK_BYTES))
         self.network.run(1)
         self.assertFalse(client.mayCoalesce)
 

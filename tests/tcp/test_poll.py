@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socketwarp.tcp.poll import BROKEN, ENDED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
+from socketwarp.coalescing import COALESCING_SECONDS
+from socketwarp.tcp.poll import BROKEN, ENDED, FINISHED, QUIET, READABLE, WRITABLE, IPoll, ISocketEvents
 from tests.fake_tcp import FakeReactor
 
 from .fakes import makePoll, reset, socketPair
@@ -129,6 +130,67 @@ class PollTests(SynchronousTestCase):
         self.poll.doRead()
         self.poll.doRead()
         self.assertEqual([ENDED], self.owner.events)
+
+    def test_whatRestsIsToldOfAfterAMomentAndThenAsBefore(self) -> None:
+        self.watch(READABLE)
+        self.poll.rest(self.ours.fileno(), READABLE)
+        self.remote.sendall(b"something")
+        self.poll.doRead()
+        self.assertEqual([], self.owner.events)
+        self.reactor.advance(COALESCING_SECONDS)
+        self.assertEqual([READABLE], self.owner.events)
+        self.poll.doRead()
+        self.assertEqual([READABLE] * 2, self.owner.events)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_whatRestsIsToldEvenIfNothingHasCome(self) -> None:
+        self.watch(READABLE)
+        self.poll.rest(self.ours.fileno(), READABLE)
+        self.reactor.advance(COALESCING_SECONDS)
+        self.assertEqual([READABLE], self.owner.events)
+
+    def test_whileItRestsAllElseIsTold(self) -> None:
+        self.watch(READABLE | FINISHED | WRITABLE)
+        self.poll.rest(self.ours.fileno(), READABLE | FINISHED | WRITABLE)
+        self.remote.shutdown(socket.SHUT_WR)
+        self.poll.doRead()
+        self.assertEqual([WRITABLE], self.owner.events)
+        self.poll.rest(self.ours.fileno(), READABLE)
+        reset(self.remote)
+        self.poll.doRead()
+        self.assertTrue(self.owner.events[-1] & BROKEN)
+
+    def test_manyRestTogether(self) -> None:
+        other, otherRemote = socketPair()
+        self.addCleanup(otherRemote.close)
+        self.addCleanup(other.close)
+        second = Owner()
+        self.watch(READABLE)
+        self.poll.watch(other.fileno(), second, READABLE)
+        self.poll.rest(self.ours.fileno(), READABLE)
+        self.reactor.advance(COALESCING_SECONDS / 2)
+        self.poll.rest(other.fileno(), READABLE)
+        self.assertEqual(1, len(self.reactor.getDelayedCalls()))
+        self.reactor.advance(COALESCING_SECONDS / 2)
+        self.assertEqual(([READABLE],) * 2, (self.owner.events, second.events))
+
+    def test_watchingItAnewEndsTheRest(self) -> None:
+        self.watch(READABLE)
+        self.poll.rest(self.ours.fileno(), READABLE)
+        self.watch(QUIET)
+        self.remote.sendall(b"something")
+        self.reactor.advance(COALESCING_SECONDS)
+        self.poll.doRead()
+        self.assertEqual([], self.owner.events)
+
+    def test_whatIsGoneRestsNoMore(self) -> None:
+        number = self.ours.fileno()
+        self.watch(READABLE)
+        self.poll.rest(number, READABLE)
+        self.ours.close()
+        self.poll.closed(number)
+        self.reactor.advance(COALESCING_SECONDS)
+        self.assertEqual([], self.owner.events)
 
     def test_oneMayCloseAnotherThatHasSomethingToo(self) -> None:
         other, otherRemote = socketPair()

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from socketwarp.coalescing import BULK_BYTES, COALESCING_SECONDS
 from socketwarp.interfaces import ITcp, ITcpProtocol, Piece
 from socketwarp.tcp.poll import BROKEN, READABLE, WRITABLE, ISocketEvents
 from socketwarp.tcp.transport import BULK_READ, FIRST_READ, HIGH_WATERMARK, PIECES_LIMIT, TcpTransport
@@ -97,6 +98,49 @@ class ReadingTests(Connected):
         self.remote.send(b"little")
         self.poll.doRead()
         self.assertEqual(FIRST_READ, self.transport._readSize)
+
+    def receive(self, size: int = 1400) -> int:
+        """A piece comes, a tenth of a millisecond after the one before; the bytes that have been read by then."""
+        self.remote.sendall(bytes(size))
+        self.reactor.advance(0.0001)
+        self.poll.doRead()
+        return len(self.protocol.received)
+
+    def receiveUntilItRests(self) -> int:
+        """So much that it is bulk; the bytes sent, of which the last piece isn't read."""
+        sent = 1400
+        while self.receive() == sent:
+            sent += 1400
+            self.assertLess(sent, BULK_BYTES + 5 * 1400)
+        return sent
+
+    def test_bulkThatComesSlowlyIsReadInPortions(self) -> None:
+        sent = self.receiveUntilItRests()
+        self.assertGreater(sent, BULK_BYTES)
+        self.assertEqual(sent - 1400, self.receive())
+        self.reactor.advance(COALESCING_SECONDS)
+        self.assertEqual(sent + 1400, len(self.protocol.received))
+        self.assertEqual(sent + 1400, self.receive())
+
+    def test_whatIsAnsweredIsReadAtOnce(self) -> None:
+        for count in range(1, 2 * BULK_BYTES // 1400):
+            self.assertEqual(count * 1400, self.receive())
+            self.transport.writeSequence([b"answer"])
+
+    def test_whoTakesNoMoreIsNotGivenWhatCameMeanwhile(self) -> None:
+        sent = self.receiveUntilItRests()
+        self.transport.pauseProducing()
+        self.reactor.advance(COALESCING_SECONDS)
+        self.assertEqual(sent - 1400, len(self.protocol.received))
+        self.transport.resumeProducing()
+        self.poll.doRead()
+        self.assertEqual(sent, len(self.protocol.received))
+
+    def test_aProtocolThatClosesDoesNotRest(self) -> None:
+        self.receiveUntilItRests()
+        self.protocol.dataReceived = lambda data: self.transport.loseConnection()  # type: ignore[method-assign]  # to close
+        self.reactor.advance(COALESCING_SECONDS)
+        self.assertEqual((["made", "lost"], []), (self.protocol.told, self.flushLoggedErrors()))
 
     def test_aPausedConnectionIsNotRead(self) -> None:
         self.transport.pauseProducing()

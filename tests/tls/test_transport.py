@@ -6,6 +6,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from socketwarp.coalescing import BULK_BYTES, COALESCING_SECONDS, STEADY_SECONDS
 from socketwarp.tcp.poll import ISocketEvents
 from socketwarp.tls.contexts import Conduct, Examination, clientContext, serverContext
 from socketwarp.tls.transport import RECORD_SIZE, RECORDS_PER_READ, TlsTransport, describe
@@ -39,7 +40,7 @@ class TransportCase(SynchronousTestCase):
     """`ours`, a server's, and `theirs`, a client's."""
 
     def setUp(self) -> None:
-        self.poll, _ = makePoll()
+        self.poll, self.reactor = makePoll()
         self.make(*socketPair())
 
     def make(self, server: socket.socket, client: socket.socket) -> None:
@@ -108,6 +109,48 @@ class CarryingTests(TransportCase):
         self.turn()
         self.assertEqual([b"later"], self.far.chunks)
 
+    def receive(self, size: int = 1400) -> int:
+        """A record comes, a tenth of a millisecond after the one before; the bytes that have been read by then."""
+        self.send(self.ours, bytes(size))
+        self.reactor.advance(0.0001)
+        self.turn(1)
+        return sum(map(len, self.far.chunks))
+
+    def receiveUntilItRests(self) -> int:
+        """So much that it is bulk; the bytes sent, of which the last record isn't read."""
+        sent = 1400
+        while self.receive() == sent:
+            sent += 1400
+            self.assertLess(sent, BULK_BYTES + 5 * 1400)
+        return sent
+
+    def test_bulkThatComesSlowlyIsReadInPortions(self) -> None:
+        sent = self.receiveUntilItRests()
+        self.assertGreater(sent, BULK_BYTES)
+        self.reactor.advance(COALESCING_SECONDS)
+        self.assertEqual(sent, sum(map(len, self.far.chunks)))
+
+    def test_whatIsAnsweredIsReadAtOnce(self) -> None:
+        for count in range(1, 2 * BULK_BYTES // 1400):
+            self.send(self.theirs, b"answer")
+            self.assertEqual(count * 1400, self.receive())
+
+    def test_aRecordInManyPiecesIsReadInPortionsToo(self) -> None:
+        """Reads that find no whole record neither end a bulk transfer nor keep it going for ever."""
+        self.receiveUntilItRests()
+        self.reactor.advance(COALESCING_SECONDS)
+        calls = 0
+        while self.reactor.getDelayedCalls():
+            self.reactor.advance(COALESCING_SECONDS)
+            calls += 1
+        self.assertTrue(1 < calls <= STEADY_SECONDS / COALESCING_SECONDS + 1, calls)
+
+    def test_anOwnerThatClosesDoesNotRest(self) -> None:
+        self.receiveUntilItRests()
+        self.far.received = lambda chunks: self.theirs.abort()  # type: ignore[method-assign]  # to close
+        self.reactor.advance(COALESCING_SECONDS)
+        self.assertEqual(([], []), (self.reactor.getDelayedCalls(), self.flushLoggedErrors()))
+
     def test_othersHaveTheirTurnAfterSomeRecords(self) -> None:
         sizes: list[int] = []
         self.near.received = lambda chunks: sizes.append(len(chunks))  # type: ignore[method-assign]  # to count them
@@ -133,7 +176,7 @@ class NarrowCase(TransportCase):
     """A connection that takes little at a time, so that a frame is stuck in its middle."""
 
     def setUp(self) -> None:
-        self.poll, _ = makePoll()
+        self.poll, self.reactor = makePoll()
         self.make(*narrowPair(4096))
         self.theirs.pauseReading()
 
