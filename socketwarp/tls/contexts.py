@@ -28,6 +28,9 @@ CRYPTO_ERROR = 0x100
 #: itself, then for each ticket, and each update of the peer's keys, of which an honest one needs one in 2**24.5 records
 #: (RFC 8446 §5.5). OpenSSL takes these for as long as they come, within one call.
 MAX_HANDSHAKE_CALLS = 256
+#: SSL_MODE_ENABLE_PARTIAL_WRITE of openssl/ssl.h, which pyOpenSSL sets and doesn't name: SSL_write returns after each
+#: record, and what is left is offered again. Without it a piece that isn't taken has to be offered again as a whole.
+_PARTIAL_WRITE = 1
 #: TLS alerts, RFC 8446 §6.2.
 BAD_CERTIFICATE = 42
 NO_APPLICATION_PROTOCOL = 120
@@ -124,6 +127,7 @@ def _context(context: SSL.Context, credentials: ICredentials) -> SSL.Context:
     context.set_info_callback(_watch)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
+    context.clear_mode(_PARTIAL_WRITE)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle lane keeps none of OpenSSL's 34 KiB
     leaf, *rest = credentials.chain
     context.use_certificate(leaf)

@@ -84,7 +84,7 @@ class TlsTransport:
         self._fd = connection.fileno()
         self._queue: deque[Piece] = deque()
         self._frames: deque[int] = deque()  # bytes left of each frame in the queue
-        self._refused = 0  # bytes at the queue's head that OpenSSL has made a record of already
+        self._refused = 0  # bytes of the queue's head, of which OpenSSL has made records already
         self._events = 0
         self._bulk, self._pace = Bulk(), Pace()
         self._trouble = ""  # writing has failed
@@ -246,9 +246,10 @@ class TlsTransport:
         wasWaiting = bool(self._events & WRITABLE)
         try:
             while self._queue:
-                self._sent(self.connection.send(self._head()))
+                self.connection.send(self._head())
+                self._sent()
         except (SSL.WantWriteError, SSL.WantReadError):
-            self._refused = min(len(self._queue[0]), RECORD_SIZE)
+            self._refused = len(self._queue[0])
         except SSL.Error as error:
             self._trouble = describe(error)
             return
@@ -270,12 +271,11 @@ class TlsTransport:
         queue.appendleft(joined)
         return joined
 
-    def _sent(self, size: int) -> None:
+    def _sent(self) -> None:
+        """OpenSSL takes a piece as a whole, or will be given it again."""
         self._refused = 0
+        size = len(self._queue.popleft())
         self.queued -= size
-        head = self._queue.popleft()
-        if size < len(head):
-            self._queue.appendleft(memoryview(head)[size:])
         frames = self._frames
         while size and frames[0] <= size:
             size -= frames.popleft()
@@ -284,8 +284,8 @@ class TlsTransport:
 
     def takeBack(self) -> None:
         """
-        Drop the queued frames of which nothing has been sent yet. Of one that is half sent, OpenSSL has refused the
-        rest: that tells them apart.
+        Drop the queued frames of which nothing has been sent yet: those that aren't in the piece that OpenSSL has
+        refused, not even in part.
         """
         kept, size = 0, 0
         while kept < len(self._frames) and size < self._refused:
@@ -295,9 +295,9 @@ class TlsTransport:
         self._frames = deque(list(self._frames)[:kept])
         self.queued = size
         for piece in queue:
-            if size <= 0:
+            if not size:
                 break
-            self._queue.append(piece if len(piece) <= size else memoryview(piece)[:size])
+            self._queue.append(piece)
             size -= len(piece)
 
     # Ending
