@@ -13,6 +13,8 @@ import math
 COALESCING_SECONDS = 0.001
 #: Seconds from one read to the next, at the most, for bytes to come steadily.
 STEADY_SECONDS = 0.004
+#: Slow reads in a row, from which on the next one waits.
+SLOW_READS = 3
 #: Bytes a second from which on reads bring enough by themselves, and the kernel might run out of room while nobody
 #: reads: in 2 ms it is 80 KB.
 FAST = 40e6
@@ -49,17 +51,19 @@ class Bulk:
 class Pace:
     """How reads follow one another."""
 
-    __slots__ = ("_at",)
+    __slots__ = ("_at", "_slow")
 
     def __init__(self) -> None:
         self._at = -math.inf
+        self._slow = 0  # reads in a row
 
     def isSlow(self, size: int, now: float) -> bool:
         """
         A read has brought `size` bytes, or nothing whole. Whether they come steadily, and so slowly that the next read
-        may wait.
+        may wait. One slow read alone comes after any pause of a sender that is fast.
         """
         elapsed = now - self._at
         if size:
             self._at = now
-        return elapsed < STEADY_SECONDS and size < FAST * elapsed
+        self._slow = self._slow + 1 if elapsed < STEADY_SECONDS and size < FAST * elapsed else 0
+        return self._slow >= SLOW_READS

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.coalescing import BULK_BYTES, FAST, PIECE_BYTES, STEADY_SECONDS, Bulk, Pace
+from socketwarp.coalescing import BULK_BYTES, FAST, PIECE_BYTES, SLOW_READS, STEADY_SECONDS, Bulk, Pace
 
 
 class BulkTests(SynchronousTestCase):
@@ -32,24 +32,37 @@ class BulkTests(SynchronousTestCase):
 
 class PaceTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.pace = Pace()
+        self.pace, self.now = Pace(), 1000.0
 
-    def test_theFirstReadSaysNothing(self) -> None:
-        self.assertFalse(self.pace.isSlow(1500, 1000.0))
+    def read(self, size: int = 1500, elapsed: float = 0.001) -> bool:
+        self.now += elapsed
+        return self.pace.isSlow(size, self.now)
+
+    def test_aFewSlowReadsInARowAreNeeded(self) -> None:
+        """The first says nothing, since nobody knows how long it took."""
+        self.assertEqual([False] * SLOW_READS + [True] * 3, [self.read() for _ in range(SLOW_READS + 3)])
+
+    def slow(self) -> None:
+        for _ in range(SLOW_READS + 1):
+            self.read()
 
     def test_soManyBytesASecondAreSlow(self) -> None:
-        self.pace.isSlow(1500, 1000.0)
-        self.assertTrue(self.pace.isSlow(1500, 1000.001))
-        self.assertTrue(self.pace.isSlow(int(FAST * 0.0009), 1000.002))
-        self.assertFalse(self.pace.isSlow(int(FAST * 0.0011), 1000.003))
-        self.assertFalse(self.pace.isSlow(1500, 1000.003))
+        self.slow()
+        self.assertTrue(self.read(int(FAST * 0.0009)))
+        self.assertFalse(self.read(int(FAST * 0.0011)))
+
+    def test_aPauseOfAFastSenderIsNotSlow(self) -> None:
+        """Its first bytes after that come alone, and what follows at once."""
+        for _ in range(10):
+            self.assertFalse(self.read(elapsed=STEADY_SECONDS / 2))
+            self.assertFalse(self.read(60_000, elapsed=0.0001))
 
     def test_whatComesNowAndThenIsNotSteady(self) -> None:
-        for number in range(1, 10):
-            self.assertFalse(self.pace.isSlow(1500, number * STEADY_SECONDS * 1.001))
+        for _ in range(10):
+            self.assertFalse(self.read(elapsed=STEADY_SECONDS * 1.001))
 
     def test_readsThatBringNothingComeToAnEnd(self) -> None:
         """Or who waits for more after a read would look for it a thousand times a second."""
-        self.pace.isSlow(1500, 1000.0)
-        self.assertTrue(self.pace.isSlow(0, 1000.0 + STEADY_SECONDS / 2))
-        self.assertFalse(self.pace.isSlow(0, 1000.0 + STEADY_SECONDS * 1.001))
+        self.slow()
+        self.assertTrue(self.read(0, STEADY_SECONDS * 0.6))
+        self.assertFalse(self.read(0, STEADY_SECONDS * 0.6))

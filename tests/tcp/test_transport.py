@@ -108,6 +108,7 @@ class ReadingTests(Connected):
 
     def receiveUntilItRests(self) -> int:
         """So much that it is bulk; the bytes sent, of which the last piece isn't read."""
+        self.remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or pieces would wait for acknowledgements
         sent = 1400
         while self.receive() == sent:
             sent += 1400
