@@ -11,6 +11,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketSpace
@@ -32,6 +34,10 @@ QUEUE_SECONDS = 0.003
 
 #: RFC 9002 §6.2.2: the first probe time-out's base, in seconds. Lower than the RFC's 333 ms (SHOULD), as the engine's.
 INITIAL_RTT = 0.1
+
+#: ACK-only packets in a row, after which one has PING with it: nobody acknowledges them, and each is remembered until a
+#: later packet is acknowledged (RFC 9000 §13.2.4).
+MAX_ACK_ONLY = 100
 
 #: Probes back off to this exponent: at most 2**6 probe time-outs apart, so that a path silent for 20 s is soon found.
 MAX_PTO_EXPONENT = 6
@@ -71,6 +77,7 @@ class Recovery:
     :ivar minimumRtt: the least round-trip time seen, seconds; infinite before the first sample.
     :ivar swallowed: round trips in a row in which nothing but datagrams above `BASE` got lost, and none of them arrived
         (RFC 8899 §4.3): smaller ones may get through all the time, so that no probe time-out tells of it.
+    :ivar ackOnly: packets in a row, up to the latest, that ask for no acknowledgement.
     :ivar probes: packets that may be sent beyond the congestion window because a probe time-out fired (§6.2.4).
     """
 
@@ -83,6 +90,7 @@ class Recovery:
         self.lostPackets = 0
         self.swallowed = 0
         self.probes = 0
+        self.ackOnly = 0
         self.smoothedRtt: float | None = None
         self._sendProbe = sendProbe
         self._spaces: list[QuicPacketSpace] = []
@@ -95,6 +103,8 @@ class Recovery:
         self._ptoCount = 0
         self._swallowedAt = -math.inf
         self._lastAckElicitingTime = 0.0
+        self._pathSince = -math.inf
+        self._nextNumber = 0
 
     @property
     def spaces(self) -> list[QuicPacketSpace]:
@@ -120,9 +130,11 @@ class Recovery:
         self.congestion.setDatagramSize(size)
         self.pacer.setRate(self.congestion, self.smoothedRtt or INITIAL_RTT)
 
-    def restart(self, datagramSize: int) -> None:
-        """Know nothing of the path: it is another one (RFC 9000 §9.4)."""
+    def restart(self, datagramSize: int, now: float) -> None:
+        """The path is another one since `now`; what was sent before tells nothing of it (RFC 9000 §9.4)."""
         self.congestion.restart(datagramSize)
+        self._pathSince = now
+        self.swallowed = 0
         self.smoothedRtt = None
         self.forgetLeastRtt()
         self.pacer.setRate(self.congestion, INITIAL_RTT)
@@ -178,7 +190,10 @@ class Recovery:
     def onSent(self, run: Sent, space: QuicPacketSpace) -> None:
         """A run of packets was sent."""
         self._sent[space].append(run)
+        self._nextNumber = run.last + 1
+        self.ackOnly += 1
         if run.isAckEliciting:
+            self.ackOnly = 0
             space.ack_eliciting_in_flight += run.last - run.first + 1
             if self.handshake_confirmed or not space.is_application_data:
                 self._lastAckElicitingTime = run.sentTime
@@ -187,8 +202,14 @@ class Recovery:
             self.pacer.onSent(run.size)
 
     def on_ack_received(self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace) -> None:
-        """An ACK frame came (RFC 9002 §A.7)."""
+        """
+        An ACK frame came (RFC 9002 §A.7).
+
+        :raises QuicConnectionError: PROTOCOL_VIOLATION, for packets that were never sent (RFC 9000 §13.1).
+        """
         largest = ack_rangeset.bounds().stop - 1
+        if largest >= self._nextNumber:
+            raise QuicConnectionError(QuicErrorCode.PROTOCOL_VIOLATION, QuicFrameType.ACK, "never sent")
         space.largest_acked_packet = max(space.largest_acked_packet, largest)
         acknowledged, below = self._match(self._sent[space], ack_rangeset, largest)
         self._sent[space].extendleft(reversed(below))
@@ -201,12 +222,15 @@ class Recovery:
             if run.isAckEliciting:
                 isAckEliciting = True
                 space.ack_eliciting_in_flight -= run.last - run.first + 1
-            if run.isInFlight:
-                size += run.size
-            if run.largest > BASE:
-                self.swallowed = 0
+            if run.sentTime < self._pathSince:
+                self.congestion.onExpired(run.size if run.isInFlight else 0)
+            else:
+                if run.isInFlight:
+                    size += run.size
+                if run.largest > BASE:
+                    self.swallowed = 0
             run.onAcknowledged()
-        if newest.last == largest and isAckEliciting:
+        if newest.last == largest and isAckEliciting and newest.sentTime >= self._pathSince:
             self._sample(now - newest.sentTime, min(ack_delay, self.max_ack_delay), now)
         self.congestion.onAcknowledged(size, newest.sentTime, now, self.smoothedRtt or INITIAL_RTT)
         self._detectLoss(space, now)
@@ -240,7 +264,8 @@ class Recovery:
     def _sample(self, latest: float, ackDelay: float, now: float) -> None:
         """RFC 9002 §5: a round-trip time sample, in seconds."""
         self.minimumRtt = min(self.minimumRtt, latest)
-        self._rttLatest = adjusted = latest - ackDelay if latest - ackDelay >= self.minimumRtt else latest
+        self._rttLatest = latest
+        adjusted = latest - ackDelay if latest - ackDelay >= self.minimumRtt else latest
         if self.smoothedRtt is None:
             self._firstSampleTime = now
             self.smoothedRtt = latest
@@ -281,6 +306,10 @@ class Recovery:
             self._onLost(lost, space, now)
 
     def _onLost(self, lost: list[Sent], space: QuicPacketSpace, now: float) -> None:
+        if lost[0].sentTime < self._pathSince:
+            earlier = [run for run in lost if run.sentTime < self._pathSince]
+            self.congestion.onExpired(self._drop(earlier, space))
+            lost = lost[len(earlier) :]
         size = self._drop(lost, space)
         if size:
             self._countSwallowed(lost, now)

@@ -86,7 +86,7 @@ class Transmitter:
         """What is to be sent at `now`, each as soon as it is made; call it on a validated path only."""
         connection = self._connection
         if connection.pathAddress != self._path:
-            self._onPathChanged()
+            self._onPathChanged(now)
         if connection.recovery.swallowed >= BLACK_HOLE_LOSSES:
             self._leaveBlackHole(now)
         yield from self._probe(now)
@@ -111,14 +111,14 @@ class Transmitter:
             self._useSize()
             self._connection.recovery.rescheduleAll(self._connection.oneRtt)
 
-    def _onPathChanged(self) -> None:
+    def _onPathChanged(self, now: float) -> None:
         """Begin on a new path as on an unknown one (RFC 9000 §9.4), unless only the port is another."""
         last, self._path = self._path, self._connection.pathAddress
         if last is None or last[0] != self._path[0]:
             self._search = PathMtu(self.maximum)
             self._useSize()
             if last is not None:
-                self._connection.recovery.restart(self.size)
+                self._connection.recovery.restart(self.size, now)
 
     def _useSize(self) -> None:
         self.size = self._search.size

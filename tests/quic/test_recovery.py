@@ -1,6 +1,7 @@
 """Loss detection over runs of packets, against a model of single packets, and RFC 9002's rules one by one."""
 
-from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicPacketType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketSpace
@@ -212,6 +213,15 @@ class LossTests(SynchronousTestCase):
         world.ack(9.0, 2)
         self.assertEqual(rtt, world.recovery.smoothedRtt)
 
+    def test_anAckOfWhatWasNeverSentIsAViolation(self) -> None:
+        """RFC 9000 §13.1; it would make a loss of everything that is sent from then on."""
+        world = World()
+        world.fly(3, 1.0)
+        world.packet(1.0)
+        world.ack(1.1, 3)
+        error = self.assertRaises(QuicConnectionError, world.ack, 1.1, 4)
+        self.assertEqual(QuicErrorCode.PROTOCOL_VIOLATION, error.error_code)
+
     def test_roundTripsThatOnlyLargeDatagramsDoNotOutlastAreCounted(self) -> None:
         """RFC 8899 §4.3; each of them once, however many losses it brings."""
         world = World()
@@ -275,8 +285,69 @@ class RoundTripTests(SynchronousTestCase):
         world.ack(1.5, 1)
         self.assertIsNone(world.recovery.smoothedRtt)
 
+    def test_thePeersDelayIsNoReasonToCallAPacketLostSooner(self) -> None:
+        """§6.1.2 goes by the latest round trip as it was, §A.7."""
+        world = World()
+        world.fly(1, 1.0)
+        world.ack(1.01, 0)
+        world.fly(2, 2.0)
+        world.ack(2.035, 2, delay=0.025)  # 1 is one behind, and overtaken
+        self.assertEqual([], world.lost)
+        self.assertApproximates(2.0 + TIME_THRESHOLD * 0.035, world.space.loss_time, 1e-9)
+
     def test_withoutASampleTheProbeTimeoutIsTwiceTheInitial(self) -> None:
         self.assertEqual(2 * INITIAL_RTT, World().recovery.get_probe_timeout())
+
+
+class PathTests(SynchronousTestCase):
+    """RFC 9000 §9.4: what was sent on another path leaves the flight, and tells nothing of this one."""
+
+    def setUp(self) -> None:
+        self.world = World()
+        self.world.fly(1, 1.0)
+        self.world.ack(1.01, 0)
+        self.world.recovery.swallowed = 2
+        self.world.large(2.0, 20)
+        self.world.recovery.restart(SIZE, 2.1)
+        self.window = self.world.recovery.congestion_window
+
+    def test_anAcknowledgementOfItIsNoSampleAndLeavesTheWindow(self) -> None:
+        self.world.ack(2.2, *range(1, 21))
+        recovery = self.world.recovery
+        self.assertEqual((list(range(21)), 0), (self.world.acknowledged, recovery.bytes_in_flight))
+        self.assertEqual((self.window, None), (recovery.congestion_window, recovery.smoothedRtt))
+
+    def test_itsLossIsNoCongestionAndNoBlackHole(self) -> None:
+        self.world.fly(8, 2.1)
+        recovery = self.world.recovery
+        recovery.congestion._sampledLost = 1e9  # a loss would be congestion
+        self.world.ack(2.2, 21)
+        self.assertEqual(list(range(1, 21)), self.world.lost)
+        self.assertEqual((0, 7 * SIZE), (recovery.swallowed, recovery.bytes_in_flight))
+        self.assertEqual(self.window + SIZE, recovery.congestion_window)
+
+    def test_whatIsLostTogetherWithItAndWasSentOnThisPathCounts(self) -> None:
+        self.world.fly(8, 2.1)
+        self.world.recovery.congestion._sampledLost = 1e9
+        self.world.ack(2.2, 25)
+        self.assertEqual(list(range(1, 23)), self.world.lost)
+        self.assertLess(self.world.recovery.congestion_window, self.window)
+
+    def test_thePathsOwnPacketsCountFromItsFirstMomentOn(self) -> None:
+        self.world.fly(4, 2.1)
+        self.world.ack(2.2, *range(1, 25))
+        self.assertEqual(self.window + 4 * SIZE, self.world.recovery.congestion_window)
+        self.assertApproximates(0.1, self.world.recovery.smoothedRtt, 1e-9)
+
+
+class AckOnlyTests(SynchronousTestCase):
+    def test_packetsInARowThatAskForNothingAreCounted(self) -> None:
+        world = World()
+        for _ in range(3):
+            world.packet(1.0, isAckEliciting=False)
+        self.assertEqual(3, world.recovery.ackOnly)
+        world.fly(2, 1.0)
+        self.assertEqual(0, world.recovery.ackOnly)
 
 
 class ProbeTests(SynchronousTestCase):
