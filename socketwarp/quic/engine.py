@@ -38,7 +38,7 @@ from .numbers import ReceivedNumbers
 from .pathmtu import MAXIMUM
 from .protection import Keys
 from .receive import Receiver
-from .recovery import Recovery
+from .recovery import MAX_ACK_ONLY, Recovery
 from .reset import REASON, ResetKey, isReset
 from .streams import Streams
 from .transmission import Transmission
@@ -46,9 +46,6 @@ from .transmit import Transmitter
 from .windows import Limits
 
 CONNECTED, DRAINING = QuicConnectionState.CONNECTED, QuicConnectionState.DRAINING
-
-#: Packets under one key before we update it; AES-GCM's confidentiality limit is 2**23 (RFC 9001 §6.6).
-KEY_UPDATE_PACKETS = 1 << 21
 
 #: By these attributes an engine can still say how it ended.
 KEPT = {"_network_paths", "_state", "_close_event", "_close_pending", "_events", "_handshake_confirmed", "streams"}
@@ -96,7 +93,6 @@ class Engine(QuicConnection):
         self._local_max_streams_bidi.value = limits.streams
         self._local_max_streams_uni.value = 0
         self._sendKeyring, self._receiveKeyring = Keyring(), Keyring()
-        self._keySince = 0
         self._receiver = Receiver(self)
         self._transmitter = Transmitter(self)
 
@@ -122,12 +118,9 @@ class Engine(QuicConnection):
         if not self._handshake_confirmed or self.isDeaf or not self._network_paths[0].is_validated:
             return self.get_timer()
         # The same for a connection in its prime, which has one packet number space and one path.
-        timer = self._close_at
         self._loss_at = self.recovery.get_loss_detection_time(amplification_limited=False)
-        for when in (self.oneRtt.ack_at, self._loss_at, self._pacing_at, self._transmitter.searchTime()):
-            if when is not None and when < timer:
-                timer = when
-        return timer
+        times = (self._close_at, self.oneRtt.ack_at, self._loss_at, self._pacing_at, self._transmitter.searchTime())
+        return min([each for each in times if each is not None])
 
     def onTimer(self, now: float) -> None:
         """Time has passed: losses, probes, idle time-out, the search for the path MTU."""
@@ -211,6 +204,15 @@ class Engine(QuicConnection):
             self.isRefusal = True
             raise PeerRefused(error) from error
 
+    def _update_traffic_key(
+        self, direction: tls.Direction, epoch: Epoch, suite: tls.CipherSuite, secret: bytes
+    ) -> None:
+        super()._update_traffic_key(direction, epoch, suite, secret)
+        if epoch is Epoch.ONE_RTT and direction is tls.Direction.ENCRYPT:
+            self._sendKeyring.of(self._oneRttKeys.send)
+        elif epoch is Epoch.ONE_RTT:
+            self._receiveKeyring.of(self._oneRttKeys.recv)
+
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
         streams = self.streams
@@ -229,9 +231,11 @@ class Engine(QuicConnection):
             for connectionId in self._host_cids:
                 connectionId.stateless_reset_token = self._resetKey.token(connectionId.cid)
 
-    def receive(self, batch: Batch, address: NetworkAddress, now: float) -> None:
-        """Take datagrams that came from `address` in this order."""
+    def receive(self, batch: Batch, address: NetworkAddress, now: float) -> bool:
+        """Take datagrams that came from `address` in this order; whether any of them was the peer's."""
+        closesAt = self._close_at
         self._receiver.receive(batch, address, now)
+        return self._close_at != closesAt
 
     def receiveKeys(self) -> tuple[Keys, Keys | None]:
         """See `receive.Connection`."""
@@ -243,16 +247,17 @@ class Engine(QuicConnection):
             return
         if not datagram[0] & 0x80 and isReset(datagram, self._peer_cid.stateless_reset_token):
             self.close(reason_phrase=REASON)
-            self._close_end()
-        else:
-            self.receive_datagram(bytes(datagram), address, now)
+            return self._close_end()
+        highest = self._spin_highest_pn
+        self.receive_datagram(bytes(datagram), address, now)
+        if self._is_client and not datagram[0] & 0x80 and self._spin_highest_pn > highest:
+            # The server uses another of our ids, as after a migration (§9.5); aioquic's client never changes this.
+            self.host_cid = bytes(datagram[1 : 1 + len(self.host_cid)])
 
     def handleFrames(self, plain: bytes, now: float) -> bool:
         """See `receive.Connection`."""
-        path = self._network_paths[0]
-        context = QuicReceiveContext(Epoch.ONE_RTT, self.host_cid, path, None, now, self._version)
-        isAckEliciting, _ = self._payload_received(context, plain)
-        return isAckEliciting
+        context = QuicReceiveContext(Epoch.ONE_RTT, self.host_cid, self._network_paths[0], None, now, self._version)
+        return self._payload_received(context, plain)[0]
 
     def onReceived(self, first: int, size: int, now: float) -> None:
         """See `receive.Connection`."""
@@ -305,13 +310,16 @@ class Engine(QuicConnection):
         """
         if not self._network_paths or not self._cryptos:
             return
-        if self._probe_pending and self._handshake_confirmed and self.streams.sendable:
+        mayFly = self._handshake_confirmed and not self.isDeaf and self._network_paths[0].is_validated
+        if self._probe_pending and mayFly and self.streams.sendable:
             self._probe_pending = False  # stream data makes a better probe than PING (RFC 9002 §6.2.4)
         self._pacing_at = None
+        if mayFly and self._sendKeyring.isWorn(self._oneRttKeys.send, self._packet_number, self.oneRtt):
+            self.request_key_update()
         if self._isControlDue(now):
             for each, to in self.datagrams_to_send(now):
                 yield Transmission([each], len(each), to)
-        if self._handshake_confirmed and not self.isDeaf and self._network_paths[0].is_validated:
+        if mayFly:
             yield from self._transmitter.transmit(now)
             self._pacing_at = self._transmitter.nextTime
 
@@ -319,7 +327,6 @@ class Engine(QuicConnection):
         """Whether the ordinary path has anything to send; asking it costs as much as a flight."""
         if not self._handshake_confirmed or self._close_pending:
             return True
-        path = self._network_paths[0]
         ackAt = self.oneRtt.ack_at
         return bool(
             (ackAt is not None and ackAt <= now)
@@ -328,9 +335,7 @@ class Engine(QuicConnection):
             or self._probe_pending
             or self._handshake_done_pending
             or self._retire_connection_ids
-            or len(self._network_paths) > 1
-            or path.remote_challenges
-            or not (path.is_validated or path.local_challenge_sent)
+            or any([p.remote_challenges or not (p.is_validated or p.local_challenge_sent) for p in self._network_paths])
             or not all([each.was_sent for each in self._host_cids])
         )
 
@@ -350,19 +355,15 @@ class Engine(QuicConnection):
     def sendKeys(self) -> Keys:
         """See `transmit.Connection`."""
         pair = self._oneRttKeys
-        if self._packet_number - self._keySince >= KEY_UPDATE_PACKETS:
-            self.request_key_update()
         if pair._update_key_requested:
             pair._update_key("local_update")
-            self._keySince = self._packet_number
         return self._sendKeyring.of(pair.send)
 
     def _write_application(self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float) -> None:
         """Everything but stream data, in place of the engine's loop over all streams."""
-        crypto = self._oneRttKeys
+        crypto, space = self._oneRttKeys, self.oneRtt
         if not crypto.send.is_valid():
             return
-        space = self.oneRtt
         while True:
             builder.start_packet(QuicPacketType.ONE_RTT, crypto)
             if space.ack_at is not None:
@@ -370,12 +371,11 @@ class Engine(QuicConnection):
                 self._receiver.unacknowledged = 0
             if self._handshake_complete:
                 self._writeConnectionFrames(builder, network_path, now)
-            if self._ping_pending:
+            if self._ping_pending or self._probe_pending or self.recovery.ackOnly >= MAX_ACK_ONLY:
                 self._write_ping_frame(builder, self._ping_pending)
                 self._ping_pending.clear()
-            if self._probe_pending:
-                self._write_ping_frame(builder, comment="probe")
                 self._probe_pending = False
+                self.recovery.ackOnly = 0
             if builder.packet_is_empty:
                 return
 

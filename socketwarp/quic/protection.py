@@ -5,6 +5,7 @@ Each packet needs an AEAD call of its own; header protection's masks for a whole
 all the samples joined. ChaCha20 masks can't be had that way, so that cipher suite isn't offered (see `engine`).
 """
 
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -44,10 +45,12 @@ class Keys:
     One direction's packet protection keys: ``key`` and ``hp`` 16 or 32 bytes, ``iv`` 12 bytes (RFC 9001 §5.1).
 
     :ivar phase: the Key Phase bit of packets under these keys.
+    :ivar lowest: the lowest packet number opened with them; infinite before the first.
     """
 
     def __init__(self, key: bytes, iv: bytes, hp: bytes, phase: int) -> None:
         self.phase = phase
+        self.lowest = math.inf
         self._aead = AESGCM(key)
         self._iv = int.from_bytes(iv)
         # ECB is what RFC 9001 §5.4.3 prescribes for masks; it encrypts no data.
@@ -106,9 +109,12 @@ class Keys:
         sealed = [data[each + start : each + size] for each in range(0, len(data), size)]
         nonces = [(iv ^ each).to_bytes(12) for each in numbers]
         try:
-            return first, number, list(map(self._aead.decrypt, nonces, sealed, headers))
+            plains = list(map(self._aead.decrypt, nonces, sealed, headers))
         except InvalidTag:
             return None
+        if number < self.lowest:
+            self.lowest = number
+        return first, number, plains
 
     def open(
         self, datagrams: Sequence[memoryview], destination: bytes, expected: int
@@ -144,6 +150,8 @@ class Keys:
             except InvalidTag:
                 yield first, number, None
                 continue
+            if number < self.lowest:
+                self.lowest = number
             if number >= expected:
                 expected = number + 1
             yield first, number, plain

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.recovery import QuicPacketSpace
 
 from ..interfaces import Piece
@@ -167,10 +168,12 @@ class Receiver:
         keys, before = connection.receiveKeys()
         start = stop = space.largest_received_packet + 1
         first = size = 0
-        for datagram, opened in zip(datagrams, keys.open(datagrams, cid, stop), strict=True):
-            first, number, plain = opened
+        rest = iter(datagrams)
+        for datagram, (head, number, plain) in zip(rest, keys.open(datagrams, cid, stop), strict=True):
             if plain is None and before is not None:
-                first, number, plain = next(before.open([datagram], cid, stop))
+                plain = self._openBefore(datagram, number, keys, before)
+                if connection.isDeaf:
+                    return
             if plain is None:  # the peer has updated its keys, or somebody forges: aioquic knows how to tell
                 self._endRun()
                 self._note(start, stop, now)
@@ -178,6 +181,10 @@ class Receiver:
                 start = stop = space.largest_received_packet + 1
                 if connection.isDeaf:
                     return
+                current, _ = connection.receiveKeys()
+                if current is not keys:
+                    current.lowest = number
+                    break
             else:
                 if number != stop or number <= space.largest_received_packet:
                     self._note(start, stop, now)
@@ -193,12 +200,23 @@ class Receiver:
                         return
                 stop = number + 1
                 size += len(datagram)
+                first = head
         self._endRun()
         if connection.isDeaf:
             return
         self._note(start, stop, now)
         if size:
             connection.onReceived(first, size, now)
+        self._receiveBatch(list(rest), now)  # under the keys that the peer has changed to
+
+    def _openBefore(self, datagram: memoryview, number: int, keys: Keys, before: Keys) -> bytes | None:
+        """The plaintext of a packet that a key update has overtaken (RFC 9001 §6.5), if it is one."""
+        connection = self._connection
+        _, _, plain = next(before.open((datagram,), connection.host_cid, number))
+        if plain is not None and number > keys.lowest:  # §6.4
+            reason = "old keys for a later packet than new ones"
+            connection.close(QuicErrorCode.KEY_UPDATE_ERROR, QuicFrameType.PADDING, reason)
+        return plain
 
     def _goOn(self, plain: bytes) -> None:
         """The run goes on with a frame that is as expected to the last bit of its header."""

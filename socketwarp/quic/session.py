@@ -209,9 +209,8 @@ class Session:
             if self._afterClose & (self._afterClose - 1) == 0:
                 for transmission in self._closing:
                     self._sender.send(transmission)
-        elif self.isOpen:
-            self._lastHeard = self._clock.seconds()
-            self._engine.receive(batch, address, self._lastHeard)
+        elif self.isOpen and self._engine.receive(batch, address, now := self._clock.seconds()):
+            self._lastHeard = now
 
     def turn(self) -> None:
         """Deliver what has come in and send what is due."""

@@ -182,3 +182,16 @@ def sealed(sender: QuicConnection, plain: bytes, first: int = 0x40, number: int 
 def varint(*values: int) -> bytes:
     """Variable-length integers (RFC 9000 §16)."""
     return b"".join(encode_uint_var(value) for value in values)
+
+
+def calls(thing: object, name: str) -> list[Any]:
+    """The arguments of each call of that method, from now on."""
+    found: list[Any] = []
+    method = getattr(thing, name)
+
+    def called(*arguments: Any, **named: Any) -> Any:  # Any: whatever the method takes and returns
+        found.append(arguments)
+        return method(*arguments, **named)
+
+    setattr(thing, name, called)
+    return found

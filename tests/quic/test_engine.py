@@ -9,12 +9,13 @@ from aioquic.quic.events import ConnectionTerminated
 from aioquic.tls import Epoch
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.quic import engine
+from socketwarp.quic import keys
 from socketwarp.quic.engine import Engine
+from socketwarp.quic.recovery import MAX_ACK_ONLY
 from socketwarp.quic.windows import Limits
 
 from ..pump import CLIENT, SERVER, Path, Pump, give, newClient, newServer, pair
-from .apps import App, apps, sealed, varint
+from .apps import App, apps, calls, sealed, varint
 
 SIDES = ("both", "client", "server")
 PING = b"\x01"
@@ -233,12 +234,12 @@ class KeyUpdateTests(EngineCase):
 
     def test_keysAreUpdatedBeforeTheyAreWornOut(self) -> None:
         """RFC 9001 §6.6; the limit is made small here."""
-        self.patch(engine, "KEY_UPDATE_PACKETS", 100)
+        self.patch(keys, "KEY_UPDATE_PACKETS", 100)
         for ours in ("client", "server"):
             pump = pair(ours, path=Path(mtu=1200))
-            keys = (pump.client if ours == "client" else pump.server)._cryptos[Epoch.ONE_RTT]
-            updates = spied(keys)
-            self.exchange(pump, 500_000)
+            crypto = (pump.client if ours == "client" else pump.server)._cryptos[Epoch.ONE_RTT]
+            updates = spied(crypto)
+            self.exchange(pump)
             self.assertGreaterEqual(len(updates), 3, ours)
             self.assertEqual({"local_update"}, set(updates), ours)
 
@@ -258,7 +259,7 @@ class KeyUpdateTests(EngineCase):
 
     def test_theLimitIsHalfOfWhatAesGcmIsGoodFor(self) -> None:
         """2^23 packets are (RFC 9001 §6.6), and we promise an update before 2^22."""
-        self.assertLess(engine.KEY_UPDATE_PACKETS, 1 << 22)
+        self.assertLess(keys.KEY_UPDATE_PACKETS, 1 << 22)
 
 
 def spied(keys: CryptoPair) -> list[str]:
@@ -284,6 +285,13 @@ class SpinTests(SynchronousTestCase):
             for spin in (True, False, True):
                 give(end, [sealed(peer, PING, 0x40 | spin << 5)], source, pump.now)
                 self.assertEqual(spin == (ours == "server"), end.spin)
+
+    def test_aForgedPacketInABatchLeavesTheBit(self) -> None:
+        pump = pair("server")
+        assert isinstance(pump.server, Engine)
+        good = [sealed(pump.client, PING, 0x60) for _ in range(2)]
+        give(pump.server, [good[0], b"\x40" + good[1][1:-1] + b"?"], CLIENT, pump.now)
+        self.assertTrue(pump.server.spin)
 
 
 class MigrationTests(EngineCase):
@@ -385,3 +393,130 @@ class MigrationTests(EngineCase):
             if timer is not None and timer <= pump.now + step / 100:
                 ours.onTimer(pump.now + step / 100)
         self.assertLessEqual(sent["victim"], 3 * sum(map(len, stolen)))
+
+    def test_anUnvalidatedAddressIsProbedThoughNoStreamMayUseIt(self) -> None:
+        """
+        RFC 9002 §6.2.4: when the challenge got lost, a probe finds the client; its acknowledgement says that the
+        challenge has to be sent again. Stream data, which else makes the better probe, has to wait.
+        """
+        pump = pair("server", path=Path(mtu=1200))
+        client, server = apps(pump)
+        number = client.open()
+        client.write(number, b"go")
+        pump.run(5, lambda: bool(server.received[number]))
+        ours = pump.server
+        assert isinstance(ours, Engine)
+        pump.clientAddress = ("2001:db8::77", 50_000)
+        server.write(number, DATA)
+        pump.run(5, lambda: ours.recovery.bytes_in_flight > 10_000)  # to where the client was
+        self.assertTrue(ours.streams.sendable)
+        give(ours, [sealed(pump.client, PING + bytes(1100))], pump.clientAddress, pump.now)
+        self.assertTrue(list(ours.transmit(pump.now)))  # the challenge, which gets lost
+        self.assertTrue(pump.run(0.5, lambda: ours._network_paths[0].is_validated))
+        self.assertTrue(pump.run(30, lambda: len(client.received[number]) == len(DATA)))
+
+    def test_afterAMigrationTheOrdinaryPathIsAskedNoMoreThanBefore(self) -> None:
+        """The path that was left stays known for ever, and has nothing to say."""
+        counts = []
+        for address in (CLIENT, (CLIENT[0], 50_000)):
+            pump = pair("server", path=Path(mtu=1500))
+            client, server = apps(pump)
+            pump.clientAddress = address
+            number = client.open()
+            client.write(number, b"go")
+            pump.run(5)
+            ours = pump.server
+            assert isinstance(ours, Engine)
+            self.assertEqual((address, 2 - (address == CLIENT)), (ours.pathAddress, len(ours._network_paths)))
+            asked = calls(ours, "datagrams_to_send")
+            server.write(number, DATA)
+            self.assertTrue(pump.run(30, lambda: len(client.received[number]) == len(DATA)))
+            counts.append(len(asked))
+        self.assertLess(max(counts), 3)
+
+    def test_whenThePeerUsesAnotherOfOurIdsPacketsAreOpenedByTheBatchAllTheSame(self) -> None:
+        """As a server does that has found its client elsewhere (RFC 9000 §9.5), in mid-transfer."""
+        for ours in ("server", "client"):
+            pump = pair(ours, path=Path(mtu=1500, jitter=0.0005))
+            engine, peer = (pump.server, pump.client) if ours == "server" else (pump.client, pump.server)
+            assert isinstance(engine, Engine)
+            client, server = apps(pump)
+            sender, reader = (client, server) if ours == "server" else (server, client)
+            number = sender.open()
+            sender.write(number, DATA)
+            self.assertTrue(pump.run(30, lambda: len(reader.received[number]) > 300_000))
+            before = engine.host_cid
+            peer.change_connection_id()
+            pump.run(0.1)
+            ordinary = calls(engine, "receive_datagram")
+            self.assertTrue(pump.run(30, lambda: len(reader.received[number]) == len(DATA)))
+            self.assertEqual(DATA, reader.received[number])
+            self.assertNotEqual(before, engine.host_cid)
+            self.assertEqual([], ordinary, ours)
+
+
+class IdleTests(EngineCase):
+    """RFC 9000 §10.1."""
+
+    def test_theIdleTimeBeginsAnewWithWhatIsHeardAndWithTheFirstThatAsksForAnAnswerAfterIt(self) -> None:
+        """The next ones don't count: who hears nothing must not go on because it speaks."""
+
+        def close(engine: Engine) -> float:
+            assert engine._close_at is not None
+            return engine._close_at
+
+        for isFlight in (True, False):
+            pump = pair("server", idle_timeout=10.0)
+            client, server = apps(pump)
+            engine = pump.server
+            assert isinstance(engine, Engine)
+            number = client.open()
+            client.write(number, b"go")
+            pump.run(1)
+            give(engine, [sealed(pump.client, PING)], CLIENT, pump.now + 1)
+            self.assertEqual(pump.now + 11, close(engine))
+            for after in (3, 4, 5):
+                if isFlight:
+                    server.write(number, b"anybody there?")
+                else:
+                    engine.send_ping(0)
+                self.assertTrue(list(engine.transmit(pump.now + after)))
+                self.assertEqual(pump.now + 3 + 10, close(engine))
+            give(engine, [sealed(pump.client, PING)], CLIENT, pump.now + 6)
+            self.assertEqual(pump.now + 16, close(engine))
+            engine.onTimer(pump.now + 16)
+            assert engine.closeReason is not None
+            self.assertEqual("Idle timeout", engine.closeReason.reason_phrase)
+
+    def test_anAcknowledgementAloneChangesNothing(self) -> None:
+        pump = pair("server", idle_timeout=10.0)
+        pump.run(1)
+        engine = pump.server
+        assert isinstance(engine, Engine)
+        give(engine, [sealed(pump.client, PING)], CLIENT, pump.now + 1)
+        self.assertTrue(list(engine.transmit(pump.now + 2)))
+        self.assertEqual(pump.now + 11, engine._close_at)
+
+
+class AcknowledgementTests(EngineCase):
+    def test_whoOnlyAcknowledgesRemembersSoMuchAndNoMore(self) -> None:
+        """RFC 9000 §13.2.4: one ACK in so many asks for an answer."""
+        pump = pair("server")
+        client, server = apps(pump)
+        number = client.open()
+        engine = pump.server
+        assert isinstance(engine, Engine)
+        for count in range(3 * MAX_ACK_ONLY):
+            client.write(number, b".")
+            pump.run(0.02)
+            self.assertEqual(count + 1, len(server.received[number]))
+            self.assertLessEqual(len(engine.recovery._sent[engine.oneRtt]), MAX_ACK_ONLY + 1)
+
+    def test_whatWasNeverSentCantBeAcknowledged(self) -> None:
+        for ours, address in (("server", CLIENT), ("client", SERVER)):
+            pump = pair(ours)
+            engine, peer = (pump.server, pump.client) if ours == "server" else (pump.client, pump.server)
+            assert isinstance(engine, Engine)
+            for number, code in ((engine._packet_number - 1, None), (engine._packet_number, 0x0A)):
+                give(engine, [sealed(peer, b"\x02" + varint(number, 0, 0, 0))], address, pump.now)
+                self.assertEqual(code, engine.closeReason and engine.closeReason.error_code)

@@ -1,6 +1,7 @@
 """Packets sealed and opened by the batch, against aioquic's own packet protection, both ways."""
 
 import itertools
+import math
 import random
 from typing import Any
 
@@ -136,6 +137,22 @@ class RunTests(SynchronousTestCase):
 
     def openRun(self, keys: Keys, datagrams: list[bytes], expected: int) -> Any:
         return keys.openRun(memoryview(b"".join(datagrams)), len(datagrams[0]), CID, expected)
+
+    def test_theLowestNumberThatWasOpenedIsKnown(self) -> None:
+        """One by one or as a run; forged ones don't count."""
+        keys, _ = contexts(SUITES[0])
+        run, earlier = sealed(keys, 40, [b"payload"] * 8), sealed(keys, 7, [b"payload"] * 2)
+        forged = [each[:-1] + b"?" for each in sealed(keys, 3, [b"payload"] * 8)]
+        self.assertIsNone(self.openRun(keys, forged, 3))
+        self.assertEqual((math.inf, None), (keys.lowest, opened(keys, forged[:1], 3)[0][2]))
+        for lowest, open_ in (
+            (40, lambda: self.openRun(keys, run, 40)),
+            (8, lambda: opened(keys, earlier[1:], 8)),
+            (7, lambda: opened(keys, earlier, 8)),
+            (7, lambda: opened(keys, run, 40)),
+        ):
+            open_()
+            self.assertEqual(lowest, keys.lowest)
 
     @settings(max_examples=100, deadline=None)
     @given(

@@ -170,6 +170,27 @@ class CloseTests(NetworkCase):
         self.network.run(5)
         self.assertFalse(server.isSilent)
 
+    def test_whatSomebodyElseSendsIsNotHeard(self) -> None:
+        """Or anybody could hide that the peer is gone, and keep back the PINGs that keep a session."""
+        client, server = self.connect()
+        ours, _ = self.open(client, server)
+        self.network.run(1)
+        heard = client._lastHeard, server._lastHeard
+        self.network.passes = lambda port, datagram: False
+        ours.write(b"anybody there?")
+        for _ in range(30):
+            self.network.run(0.1)
+            for port in list(self.network.ports.values()):
+                session = server if port is self.port else client
+                forged = b"\x40" + session._engine.host_cid + bytes(40)
+                for source in (session._engine.pathAddress, ("192.0.2.99", 9)):
+                    self.network.carry(forged, source, port.address)
+        self.assertEqual(heard, (client._lastHeard, server._lastHeard))
+        self.assertTrue(server.isSilent)
+        self.network.passes = lambda port, datagram: True
+        self.network.run(5)
+        self.assertTrue(client._lastHeard > heard[0] and server._lastHeard > heard[1])
+
     def test_silenceEndsASession(self) -> None:
         client, server = self.connect()
         ours, _ = self.open(client, server)
