@@ -194,6 +194,19 @@ class WriteTests(StreamCase):
         self.ours.write(b"y")
         self.assertEqual(["pause", "resume"], producer.calls)
 
+    def test_whileMemoryIsShortAProducerWaitsUntilTheLastByteHasLeft(self) -> None:
+        """What the peer's window doesn't take yet is memory, too, though it is less than the low mark."""
+        _, theirs = self.both()
+        self.theirs.pauseProducing()
+        self.session.saveMemory(True)
+        producer = self.register(self.ours)
+        self.ours.write(bytes(WINDOW + LOW_WATERMARK // 2))
+        self.network.run(5)
+        self.assertEqual((["pause"], b""), (producer.calls, theirs.data))
+        self.theirs.resumeProducing()
+        self.network.run(5)
+        self.assertEqual((["pause", "resume"], WINDOW + LOW_WATERMARK // 2), (producer.calls, len(theirs.data)))
+
     def test_whatIsHeldIsCounted(self) -> None:
         """Not yet sent, in flight, or not yet delivered."""
         self.both()
