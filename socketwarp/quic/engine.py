@@ -18,6 +18,7 @@ from aioquic.quic.connection import (
     END_STATES,
     NetworkAddress,
     QuicConnection,
+    QuicConnectionError,
     QuicConnectionState,
     QuicNetworkPath,
     QuicReceiveContext,
@@ -33,7 +34,7 @@ from .batch import Batch
 from .control import ControlFrames
 from .frames import FIN, LEN, OFF, checkOffset
 from .gate import CIPHER_SUITES, CheckPeer, PeerRefused
-from .keys import Keyring
+from .keys import OneRttKeys
 from .numbers import ReceivedNumbers
 from .pathmtu import MAXIMUM
 from .protection import Keys
@@ -92,7 +93,6 @@ class Engine(QuicConnection):
         self._local_max_stream_data_bidi_remote = limits.streamWindow
         self._local_max_streams_bidi.value = limits.streams
         self._local_max_streams_uni.value = 0
-        self._sendKeyring, self._receiveKeyring = Keyring(), Keyring()
         self._receiver = Receiver(self)
         self._transmitter = Transmitter(self)
 
@@ -166,7 +166,8 @@ class Engine(QuicConnection):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
-        self.oneRtt, self._oneRttKeys = self._spaces[Epoch.ONE_RTT], self._cryptos[Epoch.ONE_RTT]
+        self.oneRtt = self._spaces[Epoch.ONE_RTT]
+        self._oneRttKeys = self._cryptos[Epoch.ONE_RTT] = OneRttKeys()
         for space in self._spaces.values():
             space.received_packets = ReceivedNumbers()  # type: ignore[assignment]  # same two methods, no fixed size
         context = self.tls
@@ -204,15 +205,6 @@ class Engine(QuicConnection):
             self.isRefusal = True
             raise PeerRefused(error) from error
 
-    def _update_traffic_key(
-        self, direction: tls.Direction, epoch: Epoch, suite: tls.CipherSuite, secret: bytes
-    ) -> None:
-        super()._update_traffic_key(direction, epoch, suite, secret)
-        if epoch is Epoch.ONE_RTT and direction is tls.Direction.ENCRYPT:
-            self._sendKeyring.of(self._oneRttKeys.send)
-        elif epoch is Epoch.ONE_RTT:
-            self._receiveKeyring.of(self._oneRttKeys.recv)
-
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
         streams = self.streams
@@ -237,9 +229,9 @@ class Engine(QuicConnection):
         self._receiver.receive(batch, address, now)
         return self._close_at != closesAt
 
-    def receiveKeys(self) -> tuple[Keys, Keys | None]:
+    def receiveKeys(self) -> Keys:
         """See `receive.Connection`."""
-        return self._receiveKeyring.of(self._oneRttKeys.recv), self._receiveKeyring.previous
+        return self._oneRttKeys.receiving.current
 
     def receiveOrdinary(self, datagram: memoryview, address: NetworkAddress, now: float) -> None:
         """See `receive.Connection`."""
@@ -249,7 +241,10 @@ class Engine(QuicConnection):
             self.close(reason_phrase=REASON)
             return self._close_end()
         highest = self._spin_highest_pn
-        self.receive_datagram(bytes(datagram), address, now)
+        try:
+            self.receive_datagram(bytes(datagram), address, now)
+        except QuicConnectionError as error:  # of OneRttKeys
+            self.close(error.error_code, error.frame_type, error.reason_phrase)
         if self._is_client and not datagram[0] & 0x80 and self._spin_highest_pn > highest:
             # The server uses another of our ids, as after a migration (§9.5); aioquic's client never changes this.
             self.host_cid = bytes(datagram[1 : 1 + len(self.host_cid)])
@@ -314,7 +309,7 @@ class Engine(QuicConnection):
         if self._probe_pending and mayFly and self.streams.sendable:
             self._probe_pending = False  # stream data makes a better probe than PING (RFC 9002 §6.2.4)
         self._pacing_at = None
-        if mayFly and self._sendKeyring.isWorn(self._oneRttKeys.send, self._packet_number, self.oneRtt):
+        if mayFly and self._oneRttKeys.sending.isWorn(self._packet_number, self.oneRtt):
             self.request_key_update()
         if self._isControlDue(now):
             for each, to in self.datagrams_to_send(now):
@@ -357,7 +352,7 @@ class Engine(QuicConnection):
         pair = self._oneRttKeys
         if pair._update_key_requested:
             pair._update_key("local_update")
-        return self._sendKeyring.of(pair.send)
+        return pair.sending.current
 
     def _write_application(self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float) -> None:
         """Everything but stream data, in place of the engine's loop over all streams."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from aioquic.quic.connection import QuicConnectionError
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.recovery import QuicPacketSpace
 
 from ..interfaces import Piece
@@ -59,8 +58,8 @@ class Connection(Protocol):
     def oneRtt(self) -> QuicPacketSpace:
         """The packet number space of application data."""
 
-    def receiveKeys(self) -> tuple[Keys, Keys | None]:
-        """The keys in use, and those before them as long as packets under them may still come."""
+    def receiveKeys(self) -> Keys:
+        """The keys in use."""
 
     def receiveOrdinary(self, datagram: memoryview, address: Any, now: float) -> None:
         """Take a datagram through aioquic's own path."""
@@ -120,7 +119,7 @@ class Receiver:
             or size < minimumSize(cid)
         ):
             return 0
-        keys, _ = connection.receiveKeys()
+        keys = connection.receiveKeys()
         expected = connection.oneRtt.largest_received_packet + 1
         whole = count * size
         opened = keys.openRun(batch.data[:whole], size, cid, expected)
@@ -165,25 +164,19 @@ class Receiver:
         if not datagrams or connection.isDeaf:
             return
         space, cid = connection.oneRtt, connection.host_cid
-        keys, before = connection.receiveKeys()
+        keys = connection.receiveKeys()
         start = stop = space.largest_received_packet + 1
         first = size = 0
         rest = iter(datagrams)
         for datagram, (head, number, plain) in zip(rest, keys.open(datagrams, cid, stop), strict=True):
-            if plain is None and before is not None:
-                plain = self._openBefore(datagram, number, keys, before)
-                if connection.isDeaf:
-                    return
-            if plain is None:  # the peer has updated its keys, or somebody forges: aioquic knows how to tell
+            if plain is None:  # under the keys before or after these, or forged: `OneRttKeys` knows how to tell
                 self._endRun()
                 self._note(start, stop, now)
                 connection.receiveOrdinary(datagram, connection.pathAddress, now)
                 start = stop = space.largest_received_packet + 1
                 if connection.isDeaf:
                     return
-                current, _ = connection.receiveKeys()
-                if current is not keys:
-                    current.lowest = number
+                if connection.receiveKeys() is not keys:
                     break
             else:
                 if number != stop or number <= space.largest_received_packet:
@@ -208,15 +201,6 @@ class Receiver:
         if size:
             connection.onReceived(first, size, now)
         self._receiveBatch(list(rest), now)  # under the keys that the peer has changed to
-
-    def _openBefore(self, datagram: memoryview, number: int, keys: Keys, before: Keys) -> bytes | None:
-        """The plaintext of a packet that a key update has overtaken (RFC 9001 §6.5), if it is one."""
-        connection = self._connection
-        _, _, plain = next(before.open((datagram,), connection.host_cid, number))
-        if plain is not None and number > keys.lowest:  # §6.4
-            reason = "old keys for a later packet than new ones"
-            connection.close(QuicErrorCode.KEY_UPDATE_ERROR, QuicFrameType.PADDING, reason)
-        return plain
 
     def _goOn(self, plain: bytes) -> None:
         """The run goes on with a frame that is as expected to the last bit of its header."""

@@ -266,7 +266,7 @@ class PacketTests(SynchronousTestCase):
         self.assertIsInstance(cryptos.send, CryptoContext)
 
     def test_aKeyUpdateRequestedWhenConfirmedIsPendingAtOnce(self) -> None:
-        """`_sendKeys` asks for one and makes it in the same breath."""
+        """`transmit` asks for one, and the next packet is the first under the new keys."""
         server = pair("client").server
         server.request_key_update()
         self.assertTrue(server._cryptos[Epoch.ONE_RTT]._update_key_requested)

@@ -234,7 +234,7 @@ class KeyUpdateTests(EngineCase):
 
     def test_keysAreUpdatedBeforeTheyAreWornOut(self) -> None:
         """RFC 9001 §6.6; the limit is made small here."""
-        self.patch(keys, "KEY_UPDATE_PACKETS", 100)
+        self.patch(keys, "KEY_UPDATE_PACKETS", 50)
         for ours in ("client", "server"):
             pump = pair(ours, path=Path(mtu=1200))
             crypto = (pump.client if ours == "client" else pump.server)._cryptos[Epoch.ONE_RTT]

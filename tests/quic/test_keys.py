@@ -15,8 +15,8 @@ from socketwarp.quic import keys
 from socketwarp.quic.engine import Engine
 from socketwarp.quic.keys import Keyring
 
-from ..pump import CLIENT, SERVER, Path, Pump, give, newClient, newServer, pair
-from .apps import apps, calls, sealed
+from ..pump import CLIENT, SERVER, START, Path, Pump, datagramsOf, give, newClient, newServer, pair
+from .apps import apps, calls, sealed, varint
 
 PING = b"\x01"
 
@@ -29,14 +29,14 @@ class AgeTests(SynchronousTestCase):
         self.space = QuicPacketSpace()
         self.context = CryptoContext()
         self.update(b"1" * 32)
-        self.keyring = Keyring()
+        self.keyring = Keyring(self.context)
 
     def update(self, secret: bytes) -> None:
         suite, version = CipherSuite.AES_128_GCM_SHA256, QuicProtocolVersion.VERSION_1
         self.context.setup(cipher_suite=suite, secret=secret, version=version)
 
     def isWorn(self, number: int) -> bool:
-        return self.keyring.isWorn(self.context, number, self.space)
+        return self.keyring.isWorn(number, self.space)
 
     def test_keysAreWornAfterSoManyPackets(self) -> None:
         self.space.largest_acked_packet = 50
@@ -113,6 +113,35 @@ class OrderTests(SynchronousTestCase):
             self.assertIsNone(engine.closeReason)
             self.assertEqual({peer._packet_number}, {each.stop for each in engine.oneRtt.ack_queue})
 
+    def test_aClientThatMovesBeforeItHasHeardOfAnUpdateIsFound(self) -> None:
+        """It can't hear of it where it is now before the server has opened something under the old keys from there."""
+        for ours in ("server", "both"):
+            pump = pair(ours)
+            pump.clientAddress = ("2001:db8::77", 50_000)
+            pump.server.request_key_update()
+            pump.server.send_ping(0)
+            pump.run(0.01)
+            self.assertEqual(1, pump.server._cryptos[Epoch.ONE_RTT].recv.key_phase)
+            pump.client.send_ping(0)
+            self.assertTrue(pump.run(2, lambda: pump.clientAddress == pump.server.get_peer_address()))
+            self.assertTrue(pump.run(2, lambda: pump.server._network_paths[0].is_validated))
+            self.assertEqual(1, pump.client._cryptos[Epoch.ONE_RTT].recv.key_phase)
+
+    def test_whatAnUpdateHasOvertakenIsReadOnAnotherPathToo(self) -> None:
+        pump, engine, peer, _ = self.ends("server")
+        old = sealed(peer, b"\x0c" + varint(0, 0) + b"late")
+        peer._cryptos[Epoch.ONE_RTT]._update_key("local_update")
+        for datagram in (sealed(peer, PING), old):
+            give(engine, [datagram], ("2001:db8::77", 50_000), pump.now)
+        self.assertEqual([b"late"], engine.streams.states[0].receiving.pieces)
+        later = sealed(peer, PING, number=peer._packet_number + 9)
+        peer._cryptos[Epoch.ONE_RTT]._update_key("local_update")
+        for datagram in (sealed(peer, PING), later):
+            self.assertIsNone(engine.closeReason)
+            give(engine, [datagram], ("2001:db8::77", 50_000), pump.now)
+        assert engine.closeReason is not None
+        self.assertEqual(QuicErrorCode.KEY_UPDATE_ERROR, engine.closeReason.error_code)
+
     def test_anUpdateBeforeTheFirstFlightLeavesTheHeaderKeys(self) -> None:
         """They are those of the first secret (§6), also where nothing was sealed or opened by the batch before."""
 
@@ -151,3 +180,22 @@ class OrderTests(SynchronousTestCase):
         second.write(number, bytes(20_000))
         self.assertTrue(pump.run(5, lambda: len(first.received[number]) == 20_000))
         self.assertEqual([], ordinary)
+
+    def test_whatIsTooShortForASampleIsDroppedAndSpoilsNothing(self) -> None:
+        pump, engine, peer, address = self.ends("server")
+        old = sealed(peer, b"\x0c" + varint(0, 0) + b"late")
+        peer._cryptos[Epoch.ONE_RTT]._update_key("local_update")
+        give(engine, [sealed(peer, PING)], address, pump.now)
+        for size in range(21):
+            give(engine, [b"\x40" + engine.host_cid + bytes(size)], address, pump.now)
+        give(engine, [old], address, pump.now)
+        self.assertEqual([b"late"], engine.streams.states[0].receiving.pieces)
+
+    def test_packetsThatComeBeforeTheirKeysAreDropped(self) -> None:
+        client = newClient()
+        client.connect(SERVER, START)
+        server = newServer(client)
+        for engine, address in ((client, SERVER), (server, CLIENT)):
+            give(server, [data for data, _ in datagramsOf(client, START)], CLIENT, START)
+            give(engine, [b"\x40" + engine.host_cid + bytes(40)], address, START)
+            self.assertIsNone(engine._close_event)
