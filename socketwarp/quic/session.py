@@ -163,7 +163,7 @@ class Session:
         if self.isOpen:
             text = reason.encode()[:MAX_REASON].decode(errors="ignore")
             self._engine.close(error_code=errorCode, reason_phrase=text)
-            self._closing = self._send()
+            self._send()
             self._lose(SessionLost(reason, errorCode))
             self._setTimer()
 
@@ -295,21 +295,20 @@ class Session:
         else:
             stream.abort(Code.LIMIT)
 
-    def _send(self) -> list[Transmission]:
-        """One round of sending; what was sent of a close."""
+    def _send(self) -> None:
+        """One round of sending."""
         self._mayContinue = False
         if self._sender.isBlocked:
-            return []  # the port calls `turn` when it takes more
-        closing = []
+            return  # the port calls `turn` when it takes more
         for transmission in self._engine.transmit(self._clock.seconds()):
             self._mayContinue = True
             self._sender.send(transmission)
-            closing += [transmission] if self._engine.isClosing else []
+            if self._engine.isClosing:
+                self._closing.append(transmission)
         served = self.streams.served
         while served:
             state, _ = served.popitem()
             self._streamOf(state).drained()
-        return closing
 
     def _serveWaiting(self) -> None:
         while self._waiting and self.streams.canOpen:
@@ -352,7 +351,6 @@ class Session:
         if self.isOpen:
             event = self._engine.closeReason
             if event is not None:
-                self._closing = [] if self._engine.isClosedByPeer else self._send()
                 self._lose(self._errorOf(event))
         if self._engine.isClosedByPeer:
             self._gone()  # RFC 9000 §10.2.2: nothing of ours is sent any more, so nobody needs the draining state

@@ -7,7 +7,7 @@ from socketwarp.coalescing import BULK_BYTES
 from socketwarp.errors import Code, LimitReached, SessionLost
 from socketwarp.interfaces import ISession, SessionStatistics, plainAddress
 from socketwarp.quic.endpoint import TransportSettings
-from socketwarp.quic.session import COALESCING_RTT, MAX_UNACCEPTED, MAX_WAITING
+from socketwarp.quic.session import COALESCING_RTT, MAX_UNACCEPTED, MAX_WAITING, Session
 
 from . import net
 from .net import NetworkCase, Notes
@@ -138,22 +138,34 @@ class CloseTests(NetworkCase):
         self.assertEqual("ü" * 250, str(closed[0]))
 
     def test_aCloseIsRepeatedEverMoreRarelyToAPeerThatMissedIt(self) -> None:
-        """RFC 9000 §10.2.1."""
-        client, server = self.connect()
-        ours, theirs = self.open(client, server)
-        Notes(ours)
-        self.network.passes = lambda port, datagram: port is not self.port
-        server.close(Code.SHUTDOWN, "bye")
-        before = self.port.sent
-        for _ in range(16):
-            theirs.write(b"are you there?")
-            self.clock.advance(0)
-            self.clock.advance(0.001)
-        size = sum(len(piece) for each in server._closing for piece in each.pieces)
-        self.assertEqual(5 * size, self.port.sent - before)  # for the 1st, 2nd, 4th, 8th and 16th datagram
-        self.network.passes = lambda port, datagram: True
-        self.network.run(30)
-        self.assertFalse(client.isOpen)
+        """RFC 9000 §10.2.1: of whatever it came, and when the socket was full at first."""
+
+        def violate(session: Session) -> None:
+            session._engine.close(7, 0x08, "no")
+            session.turn()
+
+        def wait(session: Session) -> None:
+            self.port.isBlocked = True
+            session.close(Code.SHUTDOWN, "bye")
+            self.port.unblock()
+
+        for close in (lambda session: session.close(Code.SHUTDOWN, "bye"), violate, wait):
+            client, server = self.connect()
+            ours, theirs = self.open(client, server)
+            Notes(ours)
+            self.network.passes = lambda port, datagram: port is not self.port
+            close(server)
+            before = self.port.sent
+            for _ in range(16):
+                theirs.write(b"are you there?")
+                self.clock.advance(0)
+                self.clock.advance(0.001)
+            size = sum(len(piece) for each in server._closing for piece in each.pieces)
+            self.assertGreater(size, 0)
+            self.assertEqual(5 * size, self.port.sent - before)  # for the 1st, 2nd, 4th, 8th and 16th datagram
+            self.network.passes = lambda port, datagram: True
+            self.network.run(30)
+            self.assertFalse(client.isOpen)
 
     def test_aPeerThatOwesAnAnswerCountsAsSilentUntilItIsHeard(self) -> None:
         client, server = self.connect()
