@@ -202,7 +202,7 @@ class Sent(Protocol):
 
 
 class Streaming(Protocol):
-    """What a flight belongs to: a stream's state, in `engine`."""
+    """What a flight belongs to: a stream's state, see `streams`."""
 
     def segmentAcknowledged(self, segment: Segment) -> None:
         """The peer has this segment."""

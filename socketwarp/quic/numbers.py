@@ -8,7 +8,7 @@ class ReceivedNumbers:
     Packet numbers received in one space, as ascending disjoint ranges. What lies below the lowest range kept counts as
     received.
 
-    The engine's own window holds 128 numbers and drops what is reordered by more; a single flight has 64.
+    aioquic's own window holds 128 numbers and drops what is reordered by more; a single flight has 64.
     """
 
     #: Ranges kept, here and in the acknowledgements we send (RFC 9000 §13.2.3).

@@ -2,7 +2,7 @@
 The largest datagram that a path carries (RFC 9000 §14.3, RFC 8899): found by probes, given up when a black hole
 swallows it.
 
-Pure state with time as a number; `engine` sends the probes. A probe that is lost says nothing about congestion, and
+Pure state with time as a number; `transmit` sends the probes. A probe that is lost says nothing about congestion, and
 waits for no probe time-out: it has a timer of its own.
 """
 

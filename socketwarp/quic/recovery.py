@@ -32,7 +32,7 @@ PERSISTENT_CONGESTION_THRESHOLD = 3
 QUEUE_SHARE = 0.125
 QUEUE_SECONDS = 0.003
 
-#: RFC 9002 §6.2.2: the first probe time-out's base, in seconds. Lower than the RFC's 333 ms (SHOULD), as the engine's.
+#: RFC 9002 §6.2.2: the first probe time-out's base, in seconds. Lower than the RFC's 333 ms (SHOULD), as aioquic's.
 INITIAL_RTT = 0.1
 
 #: ACK-only packets in a row, after which one has PING with it: nobody acknowledges them, and each is remembered until a

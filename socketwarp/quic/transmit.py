@@ -153,7 +153,7 @@ class Transmitter:
             if paced < size:
                 self.nextTime = pacer.nextTime(now)
                 return
-            count = int(min(SEGMENTS_PER_CALL, BYTES_PER_CALL // size, room // size, paced // size))
+            count = int(min(SEGMENTS_PER_CALL, BYTES_PER_CALL // size, min(room, paced) // size))
             recovery.probes = 0
             if len(streams.sendable) > 1 and streams.sendable[0].sending.isShort:
                 yield from self._bundle(now)
