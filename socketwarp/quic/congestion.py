@@ -50,6 +50,7 @@ class Cubic:
         self.isLimiting = True
         self._sampled = 0.0
         self._sampledLost = 0.0
+        self._freeSince = 0.0
         self.restart(datagramSize)
 
     def restart(self, datagramSize: int) -> None:
@@ -72,6 +73,19 @@ class Cubic:
     def isInSlowStart(self) -> bool:
         """Whether the window grows with each byte acknowledged."""
         return self.window < self.threshold
+
+    def onStopped(self, isLimiting: bool, now: float) -> None:
+        """
+        The sender has stopped, because of this window or not. While it isn't the limit, the cubic's time stands still
+        (RFC 9438 §5.8), or the window would jump after each pause of the application.
+        """
+        if isLimiting == self.isLimiting:
+            return
+        self.isLimiting = isLimiting
+        if not isLimiting:
+            self._freeSince = now
+        elif self._epochStart is not None:
+            self._epochStart += now - self._freeSince
 
     def onAcknowledged(self, size: int, sentTime: float, now: float, rtt: float) -> None:
         """`size` bytes, the last of them sent at `sentTime`, have been acknowledged."""

@@ -143,11 +143,11 @@ class Transmitter:
         size = self.size
         for _ in range(FLIGHTS_PER_TURN):
             if not streams.sendable:
-                congestion.isLimiting = False
+                congestion.onStopped(False, now)
                 return
             room = max(congestion.window - congestion.inFlight, recovery.probes * size)
             if room < size:
-                congestion.isLimiting = True
+                congestion.onStopped(True, now)
                 return
             paced = pacer.credit(now)
             if paced < size:

@@ -101,6 +101,25 @@ class CubicTests(SynchronousTestCase):
             roundTrip(cubic, now)
         self.assertApproximates(1000 * SIZE, cubic.window, 10 * SIZE)
 
+    def test_theCubicsTimeStandsStillWhileTheApplicationIsTheLimit(self) -> None:
+        """RFC 9438 §5.8: after a pause of a minute the window goes on growing from where it was."""
+        windows = []
+        for pause in (0.0, 60.0):
+            cubic, now = Cubic(SIZE), 1.0
+            cubic.window = 1000 * SIZE
+            cubic.onLost(0, now, now, True)
+            for turn in range(20):
+                if turn == 10:
+                    cubic.onStopped(False, now)
+                    cubic.onStopped(False, now + pause / 3)
+                    now += pause
+                    cubic.onStopped(True, now)
+                    cubic.onStopped(True, now + RTT / 2)
+                now += RTT
+                roundTrip(cubic, now)
+            windows.append(cubic.window)
+        self.assertApproximates(windows[0], windows[1], 2)
+
     def test_itGrowsAtLeastAsRenoWouldOnShortPaths(self) -> None:
         """RFC 9438 §4.3, the Reno-friendly region."""
         cubic = Cubic(SIZE)

@@ -65,13 +65,15 @@ class TurnTests(SynchronousTestCase):
 class ValidationTests(SynchronousTestCase):
     """RFC 9002 §7.8: a window that isn't used says nothing about the path."""
 
-    def window(self, size: int, pause: float) -> int:
-        """Of a client that writes so many bytes, pauses for so many seconds, and again, 10 s long."""
+    def window(self, size: int, pause: float, first: int = 0) -> int:
+        """Of a client that writes so many bytes, pauses for so many seconds, and again, 10 s long; `first` before."""
         pump = pair("both", WIDE, path=Path(delay=0.01, mtu=1500))
         client, server = apps(pump)
         pump.run(1)
         number = client.open()
-        written = 0
+        client.write(number, bytes(first))
+        pump.run(1)
+        written = first
         for _ in range(round(10 / pause)):
             client.write(number, bytes(size))
             written += size
@@ -86,6 +88,7 @@ class ValidationTests(SynchronousTestCase):
 
     def test_itGrowsWhileItIsTheLimit(self) -> None:
         self.assertGreater(self.window(200_000, 0.05), 100_000)
+        self.assertGreater(self.window(200_000, 0.05, 1), 100_000)
 
 
 class PacingTests(SynchronousTestCase):
