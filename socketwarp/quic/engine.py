@@ -37,7 +37,7 @@ from .gate import CIPHER_SUITES, CheckPeer, PeerRefused
 from .keys import OneRttKeys
 from .numbers import ReceivedNumbers
 from .pathmtu import MAXIMUM
-from .protection import Keys
+from .protection import MOST_AHEAD, Keys
 from .receive import Receiver
 from .recovery import MAX_ACK_ONLY, Recovery
 from .reset import REASON, ResetKey, isReset
@@ -333,6 +333,11 @@ class Engine(QuicConnection):
             or any([p.remote_challenges or not (p.is_validated or p.local_challenge_sent) for p in self._network_paths])
             or not all([each.was_sent for each in self._host_cids])
         )
+
+    @property
+    def numbersLeft(self) -> int:
+        """See `transmit.Connection`."""
+        return self.oneRtt.largest_acked_packet + MOST_AHEAD - self._packet_number
 
     def takeNumbers(self, count: int) -> int:
         """See `transmit.Connection`."""

@@ -21,6 +21,10 @@ SAMPLE_SIZE = 16
 #: Our packet numbers take 2 bytes on the wire: enough for 32,767 unacknowledged packets (RFC 9000 §17.1).
 NUMBER_SIZE = 2
 
+#: How far beyond the largest one acknowledged flights go; the rest is for probes, or after an outage the receiver would
+#: take their numbers for others.
+MOST_AHEAD = 32_000
+
 
 @cache
 def _headerOf(idSize: int) -> struct.Struct:

@@ -57,6 +57,10 @@ class Connection(Protocol):
     def sendKeys(self) -> Keys:
         """The keys in use, updated when it is time."""
 
+    @property
+    def numbersLeft(self) -> int:
+        """How many packet numbers flights may take until more packets are acknowledged."""
+
     def takeNumbers(self, count: int) -> int:
         """The first of `count` packet numbers, which are used up by that."""
 
@@ -138,7 +142,8 @@ class Transmitter:
             yield Transmission(pieces, size, self._path)
 
     def _transmitFlights(self, now: float) -> Iterator[Transmission]:
-        recovery, streams = self._connection.recovery, self._connection.streams
+        connection = self._connection
+        recovery, streams = connection.recovery, connection.streams
         congestion, pacer = recovery.congestion, recovery.pacer
         size = self.size
         for _ in range(FLIGHTS_PER_TURN):
@@ -146,14 +151,15 @@ class Transmitter:
                 congestion.onStopped(False, now)
                 return
             room = max(congestion.window - congestion.inFlight, recovery.probes * size)
-            if room < size:
-                congestion.onStopped(True, now)
+            most = recovery.probes or connection.numbersLeft
+            if room < size or most <= 0:
+                congestion.onStopped(room < size, now)
                 return
             paced = pacer.credit(now)
             if paced < size:
                 self.nextTime = pacer.nextTime(now)
                 return
-            count = int(min(SEGMENTS_PER_CALL, BYTES_PER_CALL // size, min(room, paced) // size))
+            count = int(min(SEGMENTS_PER_CALL, BYTES_PER_CALL // size, most, min(room, paced) // size))
             recovery.probes = 0
             if len(streams.sendable) > 1 and streams.sendable[0].sending.isShort:
                 yield from self._bundle(now)

@@ -8,7 +8,9 @@ from typing import Any
 from aioquic.quic.connection import QuicConnection
 from twisted.trial.unittest import SynchronousTestCase
 
+from socketwarp.quic import engine as engines
 from socketwarp.quic.engine import Engine
+from socketwarp.quic.protection import MOST_AHEAD, NUMBER_SIZE
 from socketwarp.quic.receive import ACK_BYTES, ACK_DELAY, FEW_BYTES_DELAY
 from socketwarp.quic.streams import StreamState
 from socketwarp.quic.transmission import BYTES_PER_CALL, Transmission
@@ -143,6 +145,32 @@ class AcknowledgementTests(SynchronousTestCase):
     def test_itLeavesAtOnceAfterMuchAndWhenSomethingIsMissing(self) -> None:
         self.assertEqual(0.0, self.delay([1000] * (ACK_BYTES // 1000)))
         self.assertEqual(0.0, self.delay([1], skipped=1))
+
+
+class NumberTests(SynchronousTestCase):
+    def test_flightsGoNoFurtherThanTheirNumbersCanBeTold(self) -> None:
+        """RFC 9000 §17.1: twice as far as the largest one acknowledged; probes do, and so an outage ends."""
+        self.patch(engines, "MOST_AHEAD", 300)
+        pump = pair("both", WIDE, path=Path(mtu=1200))
+        client, server = apps(pump)
+        engine = pump.client
+        assert isinstance(engine, Engine)
+        pump.run(1)
+        engine.recovery.congestion.window = 10_000_000
+        pump.path.loss = 1.0
+        number = client.open()
+        client.write(number, bytes(2_000_000))
+        pump.run(0.001)
+        ahead = engine._packet_number - engine.oneRtt.largest_acked_packet
+        self.assertEqual(300, ahead)
+        self.assertFalse(engine.recovery.congestion.isLimiting)
+        pump.run(1)
+        self.assertTrue(300 < engine._packet_number - engine.oneRtt.largest_acked_packet < 330)
+        pump.path.loss = 0.0
+        self.assertTrue(pump.run(30, lambda: len(server.received[number]) == 2_000_000))
+
+    def test_theyAreToldHalfAsFarAsTwoBytesReach(self) -> None:
+        self.assertLess(MOST_AHEAD, (1 << 8 * NUMBER_SIZE - 1) - 500)
 
 
 class ProbeTests(SynchronousTestCase):
