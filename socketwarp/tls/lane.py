@@ -223,9 +223,12 @@ class Lane:
         """See `transport.Owner`: it was before it became a lane."""
 
     def received(self, chunks: list[bytes]) -> None:
-        """See `transport.Owner`."""
-        self._session.heard(sum(map(len, chunks)))
-        self.take(self._parse(chunks))
+        """See `transport.Owner`. A data lane's CLOSE isn't the session's: perhaps the other end has lost that."""
+        events = self._parse(chunks)
+        last = events[-1] if events and self.number else None
+        if not isinstance(last, Frame) or last.kind is not Kind.CLOSE:
+            self._session.heard(sum(map(len, chunks)))
+        self.take(events)
 
     def _parse(self, chunks: list[bytes]) -> list[Event]:
         try:

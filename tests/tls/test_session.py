@@ -13,7 +13,7 @@ from socketwarp.tls.client import _indication, connect
 from socketwarp.tls.frames import Kind, formatFrame
 from socketwarp.tls.lane import HELD_LIMIT
 from socketwarp.tls.serving import ServingSession
-from socketwarp.tls.session import FAREWELL_SECONDS, TlsSettings
+from socketwarp.tls.session import FAREWELL_SECONDS, SILENT_SECONDS, TlsSettings
 from socketwarp.tls.transport import RECORD_SIZE, RECORDS_PER_READ
 
 from ..carriers import Notes
@@ -182,6 +182,22 @@ class ClientTests(ServerCase):
         self.failureResultOf(client.openStream(), SessionLost)
         self.rig.wait(3)
         self.rig.over()
+
+    def test_aSessionWhoseListenerRefusesFurtherLanesIsOverOnceItIsSilent(self) -> None:
+        """The listener has lost it, which the control connection doesn't hear: every answer is a refusal."""
+        session, client = self.rig.pair()
+        assert isinstance(session, ServingSession)
+        ended = client.whenClosed()
+        session._stopTimer()
+        session.control.transport.pauseReading()
+        self.rig.server._sessionEnded(session)
+        for lane in tuple(session.lanes.values()):
+            lane.transport.abort()
+        self.rig.wait(3 * calling.RETRY_SECONDS + SILENT_SECONDS + self.rig.settings.keepAlive)
+        self.assertTrue(client.isSilent)
+        self.rig.wait(self.rig.settings.idleTimeout + self.rig.settings.keepAlive)
+        self.assertIn("nothing was heard", str(self.successResultOf(ended)))
+        session.close(0, "")
 
     def test_lanesUnderWayAreGivenUpWithTheirSession(self) -> None:
         connecting = self.rig.connect()
