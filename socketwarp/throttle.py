@@ -2,6 +2,10 @@
 
 import attrs
 
+#: Seconds without a line once there have been too many; then comes how many there were, once in that time. With a
+#: bucket alone that would be said between any two lines.
+QUIET_SECONDS = 10.0
+
 
 @attrs.define
 class Bucket:
@@ -38,3 +42,32 @@ class Bucket:
             level = self._level + (now - self._last) * self.rate
             self._level = level if level < self.burst else self.burst
         self._last = now
+
+
+@attrs.define
+class Lines:
+    """
+    Lets as many lines of one kind through as `Bucket` does; after one too many, none for `QUIET_SECONDS`.
+
+    :ivar rate: lines a second.
+    """
+
+    rate: float
+    burst: float
+    _bucket: Bucket = attrs.field(init=False)
+    _untold: int = attrs.field(default=0, init=False)
+    _quietSince: float = attrs.field(default=0.0, init=False)
+
+    @_bucket.default
+    def _makeBucket(self) -> Bucket:
+        return Bucket(self.rate, self.burst)
+
+    def take(self, now: float) -> int | None:
+        """How many were kept back before this one, which may go; `None` if it may not. The time may go back."""
+        isQuiet = self._untold and 0 <= now - self._quietSince < QUIET_SECONDS
+        if isQuiet or not self._bucket.take(now):
+            self._quietSince = self._quietSince if isQuiet else now
+            self._untold += 1
+            return None
+        untold, self._untold = self._untold, 0
+        return untold

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from socketwarp.throttle import Bucket
+from socketwarp.throttle import QUIET_SECONDS, Bucket, Lines
 
 
 class BucketTests(SynchronousTestCase):
@@ -21,3 +21,17 @@ class BucketTests(SynchronousTestCase):
     def test_aClockThatGoesBackGivesNothing(self) -> None:
         bucket = Bucket(1, 1)
         self.assertEqual([True, False, False], [bucket.take(now) for now in (100, 50, 50.5)])
+
+
+class LinesTests(SynchronousTestCase):
+    """What is kept back is summed up once in a while."""
+
+    def test_afterOneTooManyThereIsNoneForAWhile(self) -> None:
+        lines = Lines(1, 2)
+        self.assertEqual([0, 0, None, None], [lines.take(now) for now in (0, 0, 0, 2)])
+        self.assertEqual([None, 3, 0], [lines.take(now) for now in (QUIET_SECONDS - 0.1, QUIET_SECONDS, QUIET_SECONDS)])
+
+    def test_aClockThatGoesBackKeepsNothingBack(self) -> None:
+        lines = Lines(1, 1)
+        self.assertEqual([0, None], [lines.take(1000), lines.take(1000)])
+        self.assertEqual([None, 2], [lines.take(0), lines.take(QUIET_SECONDS)])

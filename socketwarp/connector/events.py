@@ -30,7 +30,7 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
         "(visitor: {peer}, port: {port}, uid: {uid}, session: {session})",
     ),
     "events.suppressed": (
-        LogLevel.warn,
+        LogLevel.info,
         "{count} more ends and refusals of connections were not told one by one",
     ),
 }

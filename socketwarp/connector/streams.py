@@ -11,7 +11,7 @@ from ..bridge import Bridge
 from ..deadlines import Deadlines
 from ..errors import Code, LimitReached, SocketwarpError, TargetError, TargetTimedOut
 from ..interfaces import IStream, Totals
-from ..throttle import Bucket
+from ..throttle import Lines
 from ..wire.dialect import DIALECTS, Dialect, Dialled
 from ..wire.preamble import Preamble
 from .conversation import Conversation
@@ -50,8 +50,7 @@ class IncomingStreams:
         self._waiters: list[Deferred[None]] = []
         self._isLeaving = False
         self.isFull = False
-        self._lines = Bucket(*LINES)
-        self._untold = 0
+        self._lines = Lines(*LINES)
 
     def serve(self, conversation: Conversation) -> None:
         """Take the streams of its session from now on."""
@@ -86,13 +85,10 @@ class IncomingStreams:
 
     def _mayTell(self) -> bool:
         """Whether there is room for one more line; says how many had none since."""
-        if not self._lines.take(self.clock.seconds()):
-            self._untold += 1
-            return False
-        if self._untold:
-            tell(log, "events.suppressed", count=self._untold)
-            self._untold = 0
-        return True
+        untold = self._lines.take(self.clock.seconds())
+        if untold:
+            tell(log, "events.suppressed", count=untold)
+        return untold is not None
 
     def ended(self, connection: "Connection", totals: Totals) -> None:
         """A connection is gone, and perhaps it was the last one."""

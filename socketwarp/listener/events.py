@@ -17,7 +17,7 @@ import attrs
 from twisted.logger import Logger, LogLevel
 
 from ..interfaces import Address
-from ..throttle import Bucket
+from ..throttle import Lines
 
 #: What a field may be: anything JSON has a word for; an object is what something was before a change, or after it.
 Field = str | int | float | bool | None | Mapping[str, object]
@@ -65,7 +65,7 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
     ),
     "api.changed": (LogLevel.info, "{who} at {peer}: {action} {subject}: {outcome}"),
     "api.refused": (LogLevel.warn, "API: {who} at {peer} refused {method} {path}: {reason}"),
-    "events.suppressed": (LogLevel.warn, "{count} more events {name} were not told one by one"),
+    "events.suppressed": (LogLevel.info, "{count} more events {name} were not told one by one"),
 }
 
 #: How many events a second, and how many at once, of those that strangers can cause: from the internet, or by calling
@@ -119,12 +119,11 @@ class Events:
     _subscribers: list[Receiver] = attrs.field(factory=list, init=False)
     _counters: list[Callable[[str, Mapping[str, Field]], None]] = attrs.field(factory=list, init=False)
     _count: int = attrs.field(default=0, init=False)
-    _buckets: Mapping[str, Bucket] = attrs.field(init=False)
-    _suppressed: dict[str, int] = attrs.field(factory=dict, init=False)
+    _lines: Mapping[str, Lines] = attrs.field(init=False)
 
-    @_buckets.default
-    def _makeBuckets(self) -> Mapping[str, Bucket]:
-        return {name: Bucket(rate, burst) for name, (rate, burst) in LIMITS.items()}
+    @_lines.default
+    def _makeLines(self) -> Mapping[str, Lines]:
+        return {name: Lines(rate, burst) for name, (rate, burst) in LIMITS.items()}
 
     def emit(self, name: str, **fields: Field) -> None:
         """
@@ -139,12 +138,11 @@ class Events:
             except Exception:
                 log.failure("a counter of events failed at {event}", event=name)
         now = self.now()
-        bucket = self._buckets.get(name)
-        if bucket is not None and not bucket.take(now):
-            self._suppressed[name] = self._suppressed.get(name, 0) + 1
+        untold = self._lines[name].take(now) if name in self._lines else 0
+        if untold is None:
             return
-        if name in self._suppressed:
-            self._tell("events.suppressed", now, {"name": name, "count": self._suppressed.pop(name)})
+        if untold:
+            self._tell("events.suppressed", now, {"name": name, "count": untold})
         self._tell(name, now, fields)
 
     def _tell(self, name: str, now: float, fields: Mapping[str, Field]) -> None:

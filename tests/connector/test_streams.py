@@ -14,6 +14,7 @@ from socketwarp.connector.targets import Targets
 from socketwarp.errors import Code, SessionLost, StreamReset, TargetDenied
 from socketwarp.interfaces import IStream, IStreamReceiver, Piece
 from socketwarp.settings import parseTargetRules
+from socketwarp.throttle import QUIET_SECONDS
 from socketwarp.wire.dialect import DIALECTS, Dialled
 from socketwarp.wire.messages import Welcome
 from socketwarp.wire.preamble import Preamble, formatPreamble29
@@ -148,7 +149,7 @@ class Carrying(StreamTests):
                 stream.abort(Code.ABORTED)
                 settle(self.reactor)
             self.assertEqual(LINES[1], len([event for event in events if event.get("event") == "connection.ended"]))
-            self.reactor.advance(1.0)
+            self.reactor.advance(QUIET_SECONDS)
             stream, _ = self.open(self.preamble())
             stream.abort(Code.ABORTED)
             settle(self.reactor)

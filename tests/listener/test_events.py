@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.listener import events
 from socketwarp.listener.events import Event, Events
+from socketwarp.throttle import QUIET_SECONDS
 from tests.manual import eventFields
 
 
@@ -63,11 +64,25 @@ class EventTests(SynchronousTestCase):
         for _ in range(1000):
             self.refuse()
         self.assertEqual((burst, 1000), (self.events.last, len(counted)))
-        now = 1.0
+        now = QUIET_SECONDS
         self.refuse()
         summary, last = self.events.since(int(burst))
         self.assertEqual({"name": "api.refused", "count": 1000 - burst}, summary.fields)
         self.assertEqual("api.refused", last.name)
+
+    def test_aSummaryIsNoSecondFlood(self) -> None:
+        """Nor a warning, if what it sums up is none."""
+        now = 0.0
+        self.events = Events(lambda: now)
+        names: list[str] = []
+        self.events.subscribe(lambda event: names.append(event.name))
+        rate, burst = events.LIMITS["visitor.ended"]
+        for _ in range(int(burst + 60 * 2 * rate)):
+            now += 0.5 / rate
+            self.events.emit("visitor.ended", **dict.fromkeys(eventFields("api.rst")["visitor.ended"], ""))
+        self.assertLessEqual(names.count("events.suppressed"), 60 / QUIET_SECONDS)
+        self.assertIn("events.suppressed", names)
+        self.assertEqual(LogLevel.info, events.EVENTS["events.suppressed"][0])
 
     def test_thatIsWhoeverComesToAPortOfOurs(self) -> None:
         """Without having shown who it is."""
