@@ -39,6 +39,7 @@ from .loglines import Limited, TextLines, isClassic
 from .notify import ServiceManager
 from .rules.check import checkRuleFiles
 from .settings import CommonSettings, Setting, effective, load, settingsOf
+from .steady import keepSteady
 
 S = TypeVar("S", bound=CommonSettings)
 log = Logger()
@@ -131,6 +132,7 @@ def makeEnd(
     :raises StartFailed: after one line on stderr, with the error's exit code.
     :raises SystemExit: with 0, after ``--check``.
     """
+    keepSteady(reactor)
     signal.signal(signal.SIGTERM, _exitNow)
     Factory.noisy = False  # or each call to the SCEP server and each open port would have two lines that say nothing
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what changes from now on is noticed once the end runs

@@ -148,6 +148,14 @@ class Starting(TapTests):
         options.parseOptions(arguments)
         return IService(tap.makeService(options, self.reactor))
 
+    def test_theReactorsTimePassesEvenly(self) -> None:
+        """At both ends."""
+        steady: list[object] = []
+        self.patch(process, "keepSteady", steady.append)
+        for tap in (listener_tap, connector_tap):
+            self.fails(partial(self.make, tap, "--cert-path", "/nowhere"))
+        self.assertEqual([self.reactor, self.reactor], steady)
+
     def test_aBadSettingIsOneLineAndStatus78(self) -> None:
         """For both ends."""
         self.assertEqual(

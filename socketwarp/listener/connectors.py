@@ -223,7 +223,7 @@ class Connectors:
     def _admitted(self, session: ISession, channel: Channel, identity: Identity) -> None:
         now = self._clock.seconds()
         hello = channel.hello
-        connector = Connector(identity, session, now)
+        connector = Connector(identity, session, self._events.now())
         if hello is not None:
             connector.instance, connector.yields = hello.instance, YIELDS in hello.features
         verdict = self._roster.join(connector, self._terms.areShared(identity), now)
@@ -347,7 +347,7 @@ class Connectors:
             "connector.lost",
             uid=connector.uid,
             session=connector.session.sessionId,
-            seconds=round(self._clock.seconds() - connector.since, 3),
+            seconds=round(self._events.now() - connector.since, 3),
             reason=str(reason),
         )
 

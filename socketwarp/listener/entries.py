@@ -23,6 +23,9 @@ from .store import IPortStore
 from .visitors import Limits, Visitor
 from .wishes import PortSpec
 
+#: A lease's end is looked for at least so often, seconds: the system's clock may be set, and timers don't go by it.
+LEASE_SECONDS = 60.0
+
 #: Binds an address and port and asks for the connections' protocols; raises `errors.PortUnavailable`.
 Listen = Callable[[Accept, str, int], IListeningPort]
 
@@ -158,13 +161,13 @@ class Entry:
     def watchLease(self) -> None:
         """Call `over` with this and the reason when the lease has ended; perhaps at once."""
         self._clearEnd()
-        limits, now = self.spec.limits, self._lobby.clock.seconds()
+        limits, now = self.spec.limits, self._lobby.events.now()
         if self._stopped:
             return
         if reason := limits.overBy(now, self.used):
             self._over(self, reason)
         elif limits.expires is not None:
-            self._end = self._lobby.clock.callLater(limits.expires - now, self.watchLease)
+            self._end = self._lobby.clock.callLater(min(limits.expires - now, LEASE_SECONDS), self.watchLease)
 
     def _clearEnd(self) -> None:
         if self._end is not None and self._end.active():

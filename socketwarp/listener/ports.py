@@ -152,7 +152,7 @@ class Ports:
         if spec.port and not self.mayOpen(spec.port):
             raise PortDenied(f"port {spec.port} is not one that SWL_ALLOW_PORTS allows")
         there = self._entries.get(spec.port)
-        if reason := spec.limits.overBy(self._lobby.clock.seconds(), there.used if there else 0):
+        if reason := spec.limits.overBy(self._lobby.events.now(), there.used if there else 0):
             raise BadRequest(f"the port would be closed at once: {reason}")
 
     async def rehearse(self, spec: PortSpec) -> None:
@@ -315,7 +315,7 @@ class Ports:
             self._log.error("port {port} stays in the store: {error}", port=entry.spec.port, error=error)
         # Who came in before the number was used up may finish, but nobody stays longer than the lease.
         expires = entry.spec.limits.expires
-        drain = None if expires is None else max(0.0, expires - self._lobby.clock.seconds())
+        drain = None if expires is None else max(0.0, expires - self._lobby.events.now())
         await self._drop(entry, drain, reason)
 
     # -- sockets

@@ -49,7 +49,7 @@ class RecheckPolicy:
 
 @attrs.define(eq=False)
 class Recheck:
-    """The questions about one session. The clock's seconds are POSIX time, as the reactor's are."""
+    """The questions about one session."""
 
     _clock: IReactorTime
     _verifier: IVerifier
@@ -86,7 +86,7 @@ class Recheck:
         self._call = self._clock.callLater(max(0.0, min(delay, latest, self._lifeLeft())), self._ask)
 
     def _lifeLeft(self) -> float:
-        return self._identity.notAfter.timestamp() - self._clock.seconds()
+        return self._identity.notAfter.timestamp() - self._events.now()
 
     def _ask(self) -> None:
         self._call = None

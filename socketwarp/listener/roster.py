@@ -43,7 +43,7 @@ class Connector:
 
     :ivar identity: whose it is.
     :ivar session: what carries its visitors.
-    :ivar since: when it was admitted, in the clock's seconds.
+    :ivar since: when it was admitted, POSIX seconds.
     :ivar instance: the connector's random id; `None` when it has none (``hq-29``).
     :ivar yields: it takes the uid from nobody.
     :ivar visitors: how many it carries, or will in a moment.

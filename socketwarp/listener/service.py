@@ -6,10 +6,11 @@ visitors, then the API, through which they can be seen and ended meanwhile, then
 store; each only when what needs it is gone. The only module of this package that knows which carrier is in use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 
 import attrs
@@ -56,10 +57,14 @@ API_BACKLOG = 512
 
 
 def makeListener(
-    settings: ListenerSettings, reactor: Any
-) -> IService:  # Any: no interface names all that is used of it
+    settings: ListenerSettings,
+    reactor: Any,  # Any: no interface names all that is used of it
+    now: Callable[[], float] = time,
+) -> IService:
     """
     Make a listener that isn't started.
+
+    :param now: POSIX time, in seconds; the reactor's may be off by what the system's clock has been set.
 
     :raises errors.ConfigurationError: a file that the settings name can't be used.
     """
@@ -81,12 +86,12 @@ def makeListener(
     load = partial(loadCredentials, *paths, settings.crlPaths, settings.crlExpired, role="server")
     credentials = FileWatch(reactor, (*paths, *settings.crlPaths), load, renew, settings.pollSeconds)
     verifier, files = makeVerifier(settings, credentials, reactor)
-    events = Events(reactor.seconds)
+    events = Events(now)
     policy = RecheckPolicy(settings.recheckSeconds, settings.recheckGrace)
     terms = Terms(settings.keepAlive, settings.idleTimeout, frozenset(settings.sharedUids))
     threads = ThreadPool(1, 1, "store")  # one thread, so that changes are written in the order in which they are made
     store = SqlitePortStore(settings.stateDir, partial(deferToThreadPool, reactor, threads))
-    denials = Denials(reactor.seconds, store)
+    denials = Denials(now, store)
     connectors = Connectors(reactor, verifier, events, denials, policy, terms, checkRunning)
     poll = Poll(reactor)
     quic = QuicServer(

@@ -114,7 +114,7 @@ class Visitor:
     @property
     def since(self) -> float:
         """When it came, POSIX seconds."""
-        return self._since
+        return self._events.now() - (self._clock.seconds() - self._since)
 
     @property
     def sessionId(self) -> str | None:

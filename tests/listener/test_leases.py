@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import BadRequest, NoSuchPort, PortClosed, PortDenied, PortUnavailable, StoreUnavailable
+from socketwarp.listener.entries import LEASE_SECONDS
 from socketwarp.listener.ports import FREE_RANGE
 from socketwarp.listener.wishes import PortLimits, PortOptions, PortSpec
 from socketwarp.settings import PortRange
@@ -63,6 +64,23 @@ class TimeTests(LeaseTestCase):
         self.assertTrue(visitor.sawReset)
         (told,) = self.rig.told("port.closed")
         self.assertEqual((18080, 1, "its time is over"), (told["port"], told["ended"], told["reason"]))
+
+    def test_itIsPosixTimeWhateverTheClockIsSetTo(self) -> None:
+        """Timers don't go by it, so a clock that is set is noticed after a minute at most."""
+        ahead = 0.0
+        self.rig.events.now = lambda: self.rig.reactor.seconds() + ahead
+        self.opened(expires=10_000.0)
+        visitor = self.visit()
+        ahead = 10_000.0
+        self.rig.reactor.advance(LEASE_SECONDS)
+        self.rig.settle()
+        self.assertTrue(visitor.sawReset)
+        self.assertEqual({}, self.rig.sockets.bound)
+        self.failureResultOf(self.rig.ports.desire(attrs.evolve(SPEC, limits=PortLimits(expires=9_000.0))), BadRequest)
+        ahead = -self.rig.reactor.seconds()
+        self.opened(expires=10.0)
+        self.rig.reactor.advance(9.0)
+        self.assertIn(18080, self.rig.sockets.bound)
 
     def test_whatEndedWhileTheListenerWasAwayIsNotOpenedAgain(self) -> None:
         self.opened(expires=100.0)

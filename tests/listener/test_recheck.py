@@ -182,6 +182,17 @@ class RecheckTests(SynchronousTestCase):
         assert self.session.closedWith is not None
         self.assertIn("expired", self.session.closedWith[1])
 
+    def test_itsEndOfLifeIsPosixTimeWhateverTheReactorCounts(self) -> None:
+        self.rig = Rig(policy=RecheckPolicy(seconds=60))
+        end = leafCertificate("uid-1").not_valid_after_utc.timestamp()
+        self.rig.events.now = lambda: end - 20 + self.rig.reactor.seconds()
+        self.session = self.rig.connected()
+        self.rig.reactor.advance(15)
+        self.assertTrue(self.session.isOpen)
+        self.rig.reactor.advance(15)
+        assert self.session.closedWith is not None
+        self.assertIn("expired", self.session.closedWith[1])
+
     def test_anAnswerForASessionThatIsClosingChangesNothing(self) -> None:
         self.ask()
         self.session.isOpen = False

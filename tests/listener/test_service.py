@@ -1,6 +1,7 @@
 """The listener as one service."""
 
 from pathlib import Path
+from time import time
 from typing import Any
 
 import attrs
@@ -315,6 +316,14 @@ class MakeListenerTests(SynchronousTestCase):
         self.assertEqual(("port.paused", "port.resumed"), (paused.name, resumed.name))
         self.assertEqual("20000000 bytes of memory are used up (SWL_MEMORY_BUDGET)", paused.fields["reason"])
         self.assertEqual((paused.fields["reason"], ""), (reason, service.ports.pausedBy))
+
+    def test_whatIsSaidAsPosixTimeIsTheSystemsClocks(self) -> None:
+        """Of events, and of those who are denied; the reactor's passes evenly."""
+        service = makeListener(self.settings, MemoryReactorClock(), lambda: 17.0)
+        assert isinstance(service, ListenerService)
+        self.assertEqual((17.0, 17.0), (service.ports._lobby.events.now(), service.connectors.denials._now()))
+        events = self.make().ports._lobby.events
+        self.assertLess(abs(events.now() - time()), 3600)
 
     def test_theApiAsksTheAuditLogWhetherItCanBeWritten(self) -> None:
         service = self.make()
