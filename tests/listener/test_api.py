@@ -91,6 +91,12 @@ class OriginalCallTests(ApiTestCase):
         self.assertEqual((200, "application/json"), (status, headers["content-type"]))
         self.assertEqual([OPEN, OPEN | {"port": 18081, "connect_address": "[::1]"}], json.loads(text))
 
+    def test_whileNobodyCallsNothingIsDone(self) -> None:
+        before = list(self.rig.reactor.getDelayedCalls())
+        self.client.server.doStart()
+        self.addCleanup(self.client.server.doStop)
+        self.assertEqual(before, self.rig.reactor.getDelayedCalls())
+
     def test_closeClosesAPort(self) -> None:
         self.openPort()
         status, headers, text = self.client.call("DELETE", "/close", b'{"port": 18080}')

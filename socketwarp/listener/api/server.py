@@ -74,6 +74,9 @@ class ApiSite(Site):
     noisy = False
     _log = Logger(namespace="socketwarp.listener.api")
 
+    def startFactory(self) -> None:
+        """Nothing to begin: Twisted's would have a log opened that we don't write, and its date made every second."""
+
     def log(self, request: HttpRequest) -> None:
         """A call is over. Twisted's line would be one for each call of anybody who gets here."""
         method, path = (each.decode(errors="replace")[:PATH_SHOWN] for each in (request.method, request.path))
