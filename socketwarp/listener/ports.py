@@ -123,6 +123,10 @@ class Ports:
         for kept in self._lobby.store.load():
             self._entries[kept.spec.port] = self._enter(kept.spec, kept.used)
 
+    def fault(self) -> str | None:
+        """See `IPortStore.fault`."""
+        return self._lobby.store.fault()
+
     def restore(self) -> None:
         """Take up again what was loaded; wishes whose lease has ended meanwhile are closed instead."""
         for entry in list(self._entries.values()):

@@ -18,6 +18,8 @@ import attrs
 import cattrs
 from cattrs.preconf.json import make_converter
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from ..errors import ConfigurationError, StoreUnavailable
@@ -98,6 +100,9 @@ class IPortStore(Interface):
 
         :param until: POSIX seconds, as `now`; no later than that: the uid is let in again.
         """
+
+    def fault() -> str | None:
+        """Why changes can't be kept, if the last one couldn't; whether they can by now is tried for the next call."""
 
     def close() -> "Deferred[None]":
         """Finish what was begun and let go of the file."""
@@ -206,6 +211,9 @@ class SqlitePortStore:
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
     _denied: dict[str, float] = attrs.field(factory=dict, init=False)
     _held: int | None = attrs.field(default=None, init=False)  # a descriptor of the directory
+    _fault: str | None = attrs.field(default=None, init=False)
+
+    _log = Logger()
 
     @property
     def path(self) -> Path:
@@ -278,6 +286,13 @@ class SqlitePortStore:
         kept = self._change("INSERT OR REPLACE INTO denied VALUES (?, ?)", uid, until)
         return kept.addCallback(lambda _: self._change("DELETE FROM denied WHERE until <= ?", now))
 
+    def fault(self) -> str | None:
+        """See `IPortStore.fault`."""
+        if self._fault is not None:  # the number that is there: a change like any other, to the disk
+            trial = self._change(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            trial.addErrback(lambda failure: failure.trap(StoreUnavailable))
+        return self._fault
+
     def close(self) -> Deferred[None]:
         """See `IPortStore.close`."""
         return self._inThread(self._close)
@@ -294,7 +309,19 @@ class SqlitePortStore:
             self._held = None
 
     def _change(self, statement: str, *values: int | float | str) -> Deferred[None]:
-        return self._inThread(self._execute, statement, values)
+        return self._inThread(self._execute, statement, values).addCallbacks(self._kept, self._notKept)
+
+    def _kept(self, _: None) -> None:
+        if self._fault is not None:
+            self._log.info("{path} can be written again", path=str(self.path))
+            self._fault = None
+
+    def _notKept(self, failure: Failure) -> Failure:
+        if failure.check(StoreUnavailable):
+            if self._fault is None:
+                self._log.error("{error}", error=failure.getErrorMessage())
+            self._fault = failure.getErrorMessage()
+        return failure
 
     def _execute(self, statement: str, values: tuple[int | float | str, ...]) -> None:
         try:
@@ -303,4 +330,4 @@ class SqlitePortStore:
             # Without an isolation level, each statement is a transaction of its own and committed when this returns.
             self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"{self.path} can't be written ({error}): nothing was changed") from error
+            raise StoreUnavailable(f"{self.path} can't be written ({error}), and so nothing is changed") from error

@@ -117,6 +117,9 @@ class MemoryStore:
     def deny(self, uid: str, until: float, now: float) -> Deferred[None]:
         return self._change(lambda: self.away.update({uid: until}))
 
+    def fault(self) -> str | None:
+        return "the disk is full" if self.broken else None
+
     def close(self) -> Deferred[None]:
         return succeed(None)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, execute
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -149,13 +150,30 @@ class StoreTests(SynchronousTestCase):
         self.done(self.store.close())
         error = failureOf(self.store.put(SPEC))
         self.assertIsInstance(error, StoreUnavailable)
-        self.assertIn("nothing was changed", str(error))
+        self.assertIn("nothing is changed", str(error))
 
     def test_aFullDiskIsSaid(self) -> None:
         self.store.load()
         assert self.store._connection is not None
         self.store._connection.execute("PRAGMA max_page_count = 1")
         self.assertIsInstance(failureOf(self.store.put(PortSpec(1, "u" * 100_000, "x", 1))), StoreUnavailable)
+
+    def test_aDiskThatCanNotBeWrittenIsInTheLogOnceAndThatItCanAgain(self) -> None:
+        """Who asks has it tried, though nobody changes anything."""
+        self.store.load()
+        self.assertIsNone(self.store.fault())
+        assert self.store._connection is not None
+        with capturedLogs() as lines:
+            self.store._connection.execute("PRAGMA query_only = 1")
+            for _ in range(2):
+                self.assertIn("readonly", str(failureOf(self.store.put(SPEC))))
+                self.assertIn("readonly", self.store.fault() or "")
+            self.store._connection.execute("PRAGMA query_only = 0")
+            self.store.fault()
+            self.assertIsNone(self.store.fault())
+        self.assertEqual([LogLevel.error, LogLevel.info], [line["log_level"] for line in lines])
+        self.assertIn("readonly", formatEvent(lines[0]))
+        self.assertEqual([], self.store._connection.execute("SELECT * FROM ports").fetchall())
 
     def damage(self, change: Any) -> None:  # Any: takes the file's bytes
         self.store.load()

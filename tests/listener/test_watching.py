@@ -74,6 +74,10 @@ class ReadyTests(WatchTestCase):
         self.rig.ports.stop(60)
         self.assertEqual((503, ["the listener stops", "port 18080 is draining"]), self.reasons())
 
+    def test_notWhileWishesCanNotBeKept(self) -> None:
+        self.rig.store.broken = True
+        self.assertEqual((503, ["the disk is full"]), self.reasons())
+
     def test_notWhileNoVisitorIsAccepted(self) -> None:
         self.rig.lobby.pausedBy = lambda: "no more coffee"
         self.assertEqual((503, ["no port accepts visitors for now: no more coffee"]), self.reasons())

@@ -13,8 +13,7 @@ from .stream import STREAM_LIMIT, EventStream, resumeAt
 def ready(api: Api, call: Call) -> Answer:
     """Whether ports are open to visitors, and can be changed; 503 with the reasons if not, or the listener stops."""
     reasons = ["the listener stops"] if api.ports.isStopping else []
-    if fault := api.auditFault():
-        reasons.append(fault)
+    reasons += [fault for fault in (api.auditFault(), api.ports.fault()) if fault]
     if paused := api.ports.pausedBy:
         reasons.append(f"no port accepts visitors for now: {paused}")
     reasons += [
