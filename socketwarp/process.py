@@ -69,6 +69,7 @@ def _describe(names: Setting, default: object) -> str:
 _STATUSES = """\
 Signals and exit status:
   SIGTERM  stop, once connections have finished (--drain-seconds); again: at once
+  SIGINT   the same (Ctrl-C)
   SIGHUP   look at certificates, keys, lists and rules now
    0  stopped, or told to print something
   69  an address or port can't be had
@@ -280,9 +281,14 @@ class End(MultiService):
         runAsEffectiveUser(uid, pwd.getpwuid(uid).pw_gid if gid is None else gid, work)
 
     def startService(self) -> None:
-        """Start. SIGTERM is ours from here on, also when the reactor begins: what it installs then is ours, too."""
+        """
+        Start. SIGTERM is ours from here on, also when the reactor begins: what it installs then is ours, too. So is
+        SIGINT (Ctrl-C), unless it is ignored.
+        """
         signal.signal(signal.SIGTERM, self._sigTerm)
         self._reactor.sigTerm = self._sigTerm  # type: ignore[attr-defined]  # ReactorBase's handler of that signal
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._sigTerm)  # the reactor leaves one there that isn't Python's own
         if not self._privileged:
             self.privilegedStartService()
         with exitOnError(self._endName, self._toLog):
@@ -306,7 +312,12 @@ class End(MultiService):
         if self._stopping:
             os._exit(0)
         self._stopping = True
-        IReactorFromThreads(self._reactor).callFromThread(self._reactor.stop)
+        IReactorFromThreads(self._reactor).callFromThread(self._stop, signal.Signals(signum).name)
+
+    def _stop(self, name: str) -> None:
+        text = "{end}: told to stop ({signal}), once connections have finished (--drain-seconds); again: at once"
+        log.info(text, end=self._endName, signal=name)
+        self._reactor.stop()
 
     def _sigHup(self, signum: int, frame: object) -> None:
         IReactorFromThreads(self._reactor).callFromThread(self._reload)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from io import StringIO
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from twisted.logger import (
     Logger,
     LogLevel,
     LogPublisher,
+    capturedLogs,
+    formatEvent,
     globalLogBeginner,
     textFileLogObserver,
 )
@@ -59,6 +62,7 @@ class TapTests(SynchronousTestCase):
         self.patch(sys, "stdout", self.stdout)
         self.patch(os, "environ", {"HOME": "/home/me"})
         self.patch(signal, "signal", self.handlers.__setitem__)
+        self.patch(signal, "getsignal", lambda signum: self.handlers.get(signum, signal.default_int_handler))
         self.patch(globalLogBeginner, "beginLoggingTo", lambda observers, *args, **kwargs: None)
         self.reactor = MemoryReactor()
         self.patch(Factory, "noisy", True)
@@ -325,18 +329,29 @@ class Running(TapTests):
             end.startService()
             self.assertEqual(service.calls, ["privileged", "unprivileged"])
 
-    def test_sigterm(self) -> None:
-        """The first stops the reactor; the second doesn't wait for what the first began."""
-        exits: list[int] = []
-        self.patch(os, "_exit", exits.append)
-        stops: list[str] = []
-        self.patch(self.reactor, "stop", lambda: stops.append("stop"))
+    def test_toldToStop(self) -> None:
+        """The first signal stops the reactor, and says so; the second doesn't wait for what the first began."""
+        for first, second in permutations((signal.SIGTERM, signal.SIGINT)):
+            self.handlers.clear()
+            self.reactor = MemoryReactor()
+            exits: list[int] = []
+            self.patch(os, "_exit", exits.append)
+            stops: list[str] = []
+            self.patch(self.reactor, "stop", partial(stops.append, "stop"))
+            End(listener_tap.Options(), MultiService(), self.reactor).startService()
+            with capturedLogs() as lines:
+                self.handlers[first](first, None)
+                self.reactor.advance(0)
+            self.assertEqual((stops, exits), (["stop"], []))
+            self.assertIn(f"told to stop ({first.name}), once connections have", formatEvent(lines[0]))
+            self.handlers[second](second, None)
+            self.assertEqual((stops, exits), (["stop"], [0]))
+
+    def test_anInterruptThatIsIgnoredStaysSo(self) -> None:
+        """Of a job in the background."""
+        self.handlers[signal.SIGINT] = signal.SIG_IGN  # type: ignore[assignment]  # as the shell has set it
         End(listener_tap.Options(), MultiService(), self.reactor).startService()
-        self.handlers[signal.SIGTERM](signal.SIGTERM, None)
-        self.reactor.advance(0)
-        self.assertEqual((stops, exits), (["stop"], []))
-        self.handlers[signal.SIGTERM](signal.SIGTERM, None)
-        self.assertEqual((stops, exits), (["stop"], [0]))
+        self.assertIs(signal.SIG_IGN, self.handlers[signal.SIGINT])
 
     def test_theReactorInstallsOurHandler(self) -> None:
         """There is no moment at which SIGTERM would end the process by the signal, as Twisted has it."""

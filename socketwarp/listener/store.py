@@ -212,6 +212,7 @@ class SqlitePortStore:
     _denied: dict[str, float] = attrs.field(factory=dict, init=False)
     _held: int | None = attrs.field(default=None, init=False)  # a descriptor of the directory
     _fault: str | None = attrs.field(default=None, init=False)
+    _isTried: bool = attrs.field(default=False, init=False)
 
     _log = Logger()
 
@@ -288,10 +289,15 @@ class SqlitePortStore:
 
     def fault(self) -> str | None:
         """See `IPortStore.fault`."""
-        if self._fault is not None:  # the number that is there: a change like any other, to the disk
+        if self._fault is not None and not self._isTried:
+            self._isTried = True
+            # The number that is there: a change like any other, to the disk.
             trial = self._change(f"PRAGMA user_version = {len(MIGRATIONS)}")
-            trial.addErrback(lambda failure: failure.trap(StoreUnavailable))
+            trial.addErrback(lambda failure: failure.trap(StoreUnavailable)).addBoth(self._tried)
         return self._fault
+
+    def _tried(self, _: object) -> None:
+        self._isTried = False
 
     def close(self) -> Deferred[None]:
         """See `IPortStore.close`."""

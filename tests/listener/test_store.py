@@ -169,7 +169,17 @@ class StoreTests(SynchronousTestCase):
                 self.assertIn("readonly", str(failureOf(self.store.put(SPEC))))
                 self.assertIn("readonly", self.store.fault() or "")
             self.store._connection.execute("PRAGMA query_only = 0")
-            self.store.fault()
+            inThread, waiting = self.store._inThread, list[Deferred[None]]()
+
+            def later(*call: Any) -> Deferred[None]:  # Any: a function and its arguments
+                waiting.append(Deferred())
+                return waiting[-1].addCallback(lambda _: inThread(*call))
+
+            self.store._inThread = later
+            for _ in range(3):
+                self.store.fault()
+            self.assertEqual(1, len(waiting), "one trial at a time")
+            waiting[0].callback(None)
             self.assertIsNone(self.store.fault())
         self.assertEqual([LogLevel.error, LogLevel.info], [line["log_level"] for line in lines])
         self.assertIn("readonly", formatEvent(lines[0]))
