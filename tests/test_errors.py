@@ -80,7 +80,11 @@ class TextTests(SynchronousTestCase):
         self.assertEqual("so", PortDenied("so").originalText)
 
     def test_aResetSaysItsCode(self) -> None:
-        self.assertEqual("the stream was reset with code 0x5", str(StreamReset(5)))
+        self.assertEqual("the stream was reset with code 0x1234", str(StreamReset(0x1234)))
+        self.assertEqual("the stream was reset: refused", str(StreamReset(Code.REFUSED)))
+        self.assertIn("the TCP connection of the other end broke", str(StreamReset(Code.ABORTED)))
+        for code in Code:
+            self.assertNotIn("0x", str(StreamReset(code)))
         self.assertEqual(("so", 5), (str(StreamReset(5, "so")), StreamReset(5, "so").errorCode))
 
     def test_aLostSessionSaysWhoClosedItAndHow(self) -> None:

@@ -15,7 +15,7 @@ EVENTS: Mapping[str, tuple[LogLevel, str]] = {
     ),
     "session.silent": (LogLevel.warn, "{listener}: no answer in session {session}; trying another one"),
     "session.lost": (LogLevel.info, "{listener}: session {session} lost after {seconds} s: {reason}"),
-    "session.waiting": (LogLevel.warn, "{listener}: {reason}; next attempt in {delay:.1f} s (session: {session})"),
+    "session.waiting": (LogLevel.warn, "{listener}: {reason}; next attempt in {delay:.1f} s"),
     "attempt.failed": (LogLevel.info, "{way}: {reason}"),
     "carrier.blocked": (LogLevel.info, "{listener}: quic doesn't get through: {reason}; next try in {delay:.0f} s"),
     "carrier.distrusted": (

@@ -69,6 +69,24 @@ class TargetTimedOut(TargetError):
     streamCode = Code.TIMED_OUT
 
 
+#: What a peer means by those codes that say nothing of the target or of a rule, for people.
+_MEANINGS = {
+    Code.NO_ERROR: "the other end gives no reason",
+    Code.ABORTED: "the TCP connection of the other end broke, or was given up",
+    Code.TIMED_OUT: "something took the other end too long",
+    Code.SHUTDOWN: "the other end stops, or closed the port",
+    Code.INTERNAL: "a fault of the other end, see its log",
+}
+
+
+def _why(errorCode: int) -> str:
+    try:
+        code = Code(errorCode)
+    except ValueError:  # of a peer that isn't ours
+        return f" with code {errorCode:#x}"
+    return f": {_MEANINGS.get(code, code.name.lower().replace('_', ' '))}"
+
+
 class StreamReset(SocketwarpError):
     """
     The peer ended a stream with RESET_STREAM, or we did.
@@ -80,7 +98,7 @@ class StreamReset(SocketwarpError):
     streamCode = Code.ABORTED
 
     def __init__(self, errorCode: int, text: str = "") -> None:
-        super().__init__(text or f"the stream was reset with code {errorCode:#x}")
+        super().__init__(text or f"the stream was reset{_why(errorCode)}")
         self.errorCode = errorCode
 
 
