@@ -1,5 +1,7 @@
 """Time that passes evenly."""
 
+from time import CLOCK_BOOTTIME
+
 from twisted.internet.base import ReactorBase
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,7 +16,12 @@ class SteadyTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.wall, self.passed = 1_800_000_000.0, 50.0
         self.patch(steady, "time", lambda: self.wall)
-        self.patch(steady, "monotonic", lambda: self.passed)
+        self.patch(steady, "clock_gettime", self.seconds)
+
+    def seconds(self, clock: int) -> float:
+        """Since the computer was started, those in which it was suspended included."""
+        self.assertEqual(CLOCK_BOOTTIME, clock)
+        return self.passed
 
     def test_itBeginsWithPosixTimeAndPassesWhateverTheClockIsSetTo(self) -> None:
         reactor = Clock()
