@@ -35,6 +35,7 @@ from socketwarp.wire.documents import TEXT_LIMIT, Document
 from socketwarp.wire.messages import (
     MESSAGE_LIMIT,
     NUMBER_LIMIT,
+    Finished,
     Goaway,
     Hello,
     Message,
@@ -320,6 +321,7 @@ class VectorTests(SynchronousTestCase):
                 Goaway("superseded", 0.0, "another session took over"),
                 b'\0\0\0X{"type":"goaway","reason":"superseded","seconds":0.0,"text":"another session took over"}',
             ),
+            (Finished(), b'\0\0\0\x13{"type":"finished"}'),
             (Ping(7), b'\0\0\0\x1a{"type":"ping","number":7}'),
             (Pong(7), b'\0\0\0\x1a{"type":"pong","number":7}'),
         ):
@@ -346,7 +348,7 @@ class PageTests(SynchronousTestCase):
 
     def test_itsFramesHaveTheLengthsTheySay(self) -> None:
         frames = re.findall(r"^    ((?:[0-9a-f]{2} )+)(\{.*\})$", self.page, re.MULTILINE)
-        self.assertEqual(15, len(frames))
+        self.assertEqual(16, len(frames))
         for length, document in frames:
             self.assertEqual(int.from_bytes(bytes.fromhex(length), "big"), len(document.encode()), document)
             self.assertEqual(bytes.fromhex(length) + document.encode(), self.formatted(bytes.fromhex(length), document))

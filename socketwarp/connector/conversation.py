@@ -12,7 +12,7 @@ from ..control import ControlStream
 from ..errors import Code, SessionLost, SessionRefused, SocketwarpError
 from ..interfaces import ISession
 from ..wire.dialect import DIALECTS
-from ..wire.messages import PING, Goaway, Hello, Message, Ping, Pong, Refused, Welcome
+from ..wire.messages import PING, Finished, Goaway, Hello, Message, Ping, Pong, Refused, Welcome
 
 #: Seconds within which a listener must answer hello: its verifier has 5.
 WELCOME_SECONDS = 15.0
@@ -48,6 +48,9 @@ class Conversation:
     _isOpened: bool = attrs.field(default=False, init=False)
     _number: int = attrs.field(default=0, init=False)
     _isAsking: bool = attrs.field(default=False, init=False)
+    _running: int = attrs.field(default=0, init=False)
+    _isFinished: bool = attrs.field(default=False, init=False)
+    _farewell: str = attrs.field(default="its connections are over", init=False)
     _call: IDelayedCall | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -66,6 +69,8 @@ class Conversation:
 
     def say(self, message: Message) -> None:
         """Tell the listener, if it can hear."""
+        if isinstance(message, Goaway):
+            self._farewell = message.text
         if self._control is not None:
             self._control.send(message)
 
@@ -133,7 +138,11 @@ class Conversation:
             case Welcome():
                 self._welcomed(message)
             case Goaway() if self.welcome is not None:
+                self._farewell = message.text or self._farewell
                 self.wentAway(message)
+            case Finished():
+                self._isFinished = True
+                self._closeEmpty()
             case Pong() if message.number == self._number and self._isAsking:
                 self._isAsking = False
                 if self.welcome is not None:
@@ -160,6 +169,22 @@ class Conversation:
     def _lost(self, error: SessionLost) -> None:
         self._stopCall()
         self._fail(Failure(error))
+
+    # -- streams
+
+    def streamBegan(self) -> None:
+        """One of its streams is served; `streamEnded` follows."""
+        self._running += 1
+
+    def streamEnded(self) -> None:
+        """Nothing of it is left, here or on its way to the target."""
+        self._running -= 1
+        self._closeEmpty()
+
+    def _closeEmpty(self) -> None:
+        """The listener's part is over: the session ends with the last stream, since it alone may hold bytes still."""
+        if self._isFinished and not self._running:
+            self.session.close(Code.NO_ERROR, self._farewell)
 
     # -- pings
 

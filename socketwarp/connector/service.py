@@ -27,7 +27,7 @@ from ..tcp.poll import Poll
 from ..tls import client as tls
 from ..tls.session import TlsSettings
 from ..wire.dialect import DIALECTS
-from ..wire.messages import PING, YIELDS, Hello
+from ..wire.messages import FINISHES, PING, YIELDS, Hello
 from .attempt import Attempts
 from .backoff import Backoff
 from .carriers import Carrier, Carriers, trialBackoff
@@ -210,8 +210,8 @@ class ConnectorService(MultiService):
 
     async def _drain(self, seconds: float) -> None:
         """
-        Tell the listeners that we leave, and let connections finish. The listeners end their sessions when no streams
-        are left, because they alone know of those that are on their way.
+        Tell the listeners that we leave, and let connections finish. The listeners say when no streams are left,
+        because they alone know of those that are on their way.
         """
         end = self._reactor.seconds() + seconds
         self._streams.leave()
@@ -245,7 +245,7 @@ class ConnectorService(MultiService):
             conversation = await attempts()
             self._memory.watch(conversation.session)
             self._streams.serve(conversation)
-            features = (PING, YIELDS) if yields else (PING,)
+            features = (PING, FINISHES, YIELDS) if yields else (PING, FINISHES)
             hello = Hello("socketwarp", version("socketwarp"), self._instance, self._settings.streamLimit, features)
             return await conversation.open(hello)
 

@@ -81,6 +81,7 @@ class IncomingStreams:
             return
         self.pending += 1
         self._running += 1
+        conversation.streamBegan()
         Connection(self, conversation, dialect, stream).begin()
 
     def _mayTell(self) -> bool:
@@ -93,6 +94,7 @@ class IncomingStreams:
     def ended(self, connection: "Connection", totals: Totals) -> None:
         """A connection is gone, and perhaps it was the last one."""
         self._tellEnd(connection, totals)
+        connection.conversation.streamEnded()
         self._running -= 1
         if not self._running:
             waiters, self._waiters = self._waiters, []

@@ -26,7 +26,7 @@ from ..errors import (
     VerifierRefused,
 )
 from ..interfaces import Address, Identity, ISession, IVerifier
-from ..wire.messages import PING, YIELDS, Goaway, Hello, Message, Refused, Welcome
+from ..wire.messages import FINISHES, PING, YIELDS, Finished, Goaway, Hello, Message, Refused, Welcome
 from .denials import Denials, deniedFor
 from .events import Events, showAddress
 from .greeting import Channel
@@ -226,6 +226,7 @@ class Connectors:
         connector = Connector(identity, session, self._events.now())
         if hello is not None:
             connector.instance, connector.yields = hello.instance, YIELDS in hello.features
+            connector.finishes = FINISHES in hello.features
         verdict = self._roster.join(connector, self._terms.areShared(identity), now)
         self._welcome(connector, channel)
         self._heed(verdict, connector)
@@ -321,9 +322,14 @@ class Connectors:
             self._closeEmpty(connector)
 
     def _closeEmpty(self, connector: Connector) -> None:
-        """A leaving session without visitors: the connector has its say first, if it hears us."""
+        """
+        A leaving session without visitors. The connector ends it, if it can: it may hold bytes that its targets are
+        slow to take. Else it hears us first, if it does.
+        """
         code, text = connector.farewell
-        if connector.hasGone:
+        if connector.finishes and not connector.isSilent(self._clock.seconds()):
+            self._sessions[connector.session].say(Finished())
+        elif connector.hasGone:
             connector.session.close(code, text)
         else:
             self._closeSoon(connector.session, code, text)
@@ -367,11 +373,14 @@ class Connectors:
     def closeAll(self, reason: str) -> Deferred[None]:
         """End every session, those not verified yet included, and take no more; fires once all are gone."""
         self._stopping = reason
-        sessions = list(self._sessions)
-        gone = [session.whenClosed() for session in sessions]
-        for session in sessions:
+        gone = self.whenGone()
+        for session in tuple(self._sessions):
             session.close(Code.SHUTDOWN, reason)
-        return DeferredList(gone).addCallback(lambda _: None)
+        return gone
+
+    def whenGone(self) -> Deferred[None]:
+        """Fires once the sessions of this moment are gone; after `drain`, that takes no longer than its seconds."""
+        return DeferredList([session.whenClosed() for session in self._sessions]).addCallback(lambda _: None)
 
 
 def _software(hello: Hello | None) -> str | None:

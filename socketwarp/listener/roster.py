@@ -45,7 +45,7 @@ class Connector:
     :ivar session: what carries its visitors.
     :ivar since: when it was admitted, POSIX seconds.
     :ivar instance: the connector's random id; `None` when it has none (``hq-29``).
-    :ivar yields: it takes the uid from nobody.
+    :ivar yields: it takes the uid from nobody; ``finishes``: it ends a session itself.
     :ivar visitors: how many it carries, or will in a moment.
     :ivar heardAt: when it sent a ping last; `None` when it may never send one.
     :ivar isLeaving: it gets no more visitors.
@@ -59,6 +59,7 @@ class Connector:
     since: float
     instance: str | None = None
     yields: bool = False
+    finishes: bool = False
     visitors: int = 0
     heardAt: float | None = None
     isLeaving: bool = False

@@ -322,6 +322,7 @@ class ListenerService(Service):
         await self.ports.stopListening()  # first: a visitor who came later would find nobody
         self.connectors.drain("the listener stops", drain)
         await self.ports.stop(drain)
+        await self.connectors.whenGone()
         for file in self._files:
             file.stop()
         if self._api is not None:

@@ -30,6 +30,8 @@ NUMBER_LIMIT = 2**53 - 1
 PING = "ping"
 #: A feature of a connector that another one has superseded: it doesn't take a uid away from anybody.
 YIELDS = "yields"
+#: A feature of a connector: it ends a session itself once it has heard `Finished`.
+FINISHES = "finishes"
 _LENGTH = Struct("!I")
 
 
@@ -106,6 +108,14 @@ class Goaway:
 
 
 @attrs.frozen
+class Finished:
+    """
+    After a `Goaway`, from the listener: no visitor is left, so the connector ends the session when its targets have
+    taken all that came for them. Only to one whose features name `FINISHES`; else the listener ends it now.
+    """
+
+
+@attrs.frozen
 class Ping:
     """
     Are you there? Only to one whose features name `PING`.
@@ -127,7 +137,7 @@ class Pong:
     number: int
 
 
-Message = Hello | Welcome | Refused | Goaway | Ping | Pong
+Message = Hello | Welcome | Refused | Goaway | Finished | Ping | Pong
 
 
 def _hello(document: Document) -> Hello:
@@ -167,6 +177,7 @@ _READERS: dict[str, Callable[[Document], Message]] = {
     "welcome": _welcome,
     "refused": _refused,
     "goaway": _goaway,
+    "finished": lambda document: Finished(),
     "ping": lambda document: Ping(document.integer("number", 0, NUMBER_LIMIT)),
     "pong": lambda document: Pong(document.integer("number", 0, NUMBER_LIMIT)),
 }

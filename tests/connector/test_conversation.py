@@ -13,7 +13,7 @@ from socketwarp.connector.conversation import (
     Conversation,
 )
 from socketwarp.errors import Code, SessionLost, SessionRefused
-from socketwarp.wire.messages import PING, Goaway, Hello, Pong, Refused, Welcome
+from socketwarp.wire.messages import PING, Finished, Goaway, Hello, Pong, Refused, Welcome
 from tests.fakes import sessionPair, settle
 from tests.talker import Talker
 
@@ -101,6 +101,32 @@ class ConversationTests(SynchronousTestCase):
         self.talker.say(Goaway("shutdown", 30.0))
         settle(self.clock)
         self.assertEqual([Goaway("shutdown", 30.0)], heard)
+
+    def test_theLastStreamEndsASessionThatIsFinished(self) -> None:
+        """The listener knows when no visitor is left; whether a target has taken everything, we alone."""
+        self.welcomed()
+        for _ in range(2):
+            self.conversation.streamBegan()
+        self.conversation.streamEnded()
+        self.talker.say(Goaway("shutdown", 30.0, "the listener stops"))
+        self.talker.say(Finished())
+        settle(self.clock)
+        self.assertTrue(self.session.isOpen)
+        self.conversation.streamEnded()
+        self.assertEqual((Code.NO_ERROR, "the listener stops"), self.session.closedWith)
+
+    def test_withoutStreamsItEndsAtOnce(self) -> None:
+        self.welcomed()
+        self.talker.say(Finished())
+        settle(self.clock)
+        self.assertEqual((Code.NO_ERROR, "its connections are over"), self.session.closedWith)
+
+    def test_streamsMayComeToNoneAsOftenAsTheyLike(self) -> None:
+        self.welcomed()
+        self.conversation.streamBegan()
+        self.conversation.streamEnded()
+        settle(self.clock)
+        self.assertTrue(self.session.isOpen)
 
     def test_whoCannotTalkIsNotAsked(self) -> None:
         session = sessionPair(self.clock, "hq-29")[1]

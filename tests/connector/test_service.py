@@ -200,7 +200,7 @@ class ConnectorTests(SynchronousTestCase):
         self.attempts[0].callback(session)
         settle(self.reactor)
         [hello] = listening.heard(Hello)
-        self.assertEqual(("socketwarp", 40, ("ping",)), (hello.software, hello.streamLimit, hello.features))
+        self.assertEqual(("socketwarp", 40, ("ping", "finishes")), (hello.software, hello.streamLimit, hello.features))
         listening.say(Welcome("uid-1", "9a41", 50.0, 60.0))
         _, target = self.visitor(listener, formatPreamble1(Preamble("1-1", "10.0.0.1", 80)))
         stopped = connector.stopService()

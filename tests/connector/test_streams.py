@@ -16,10 +16,12 @@ from socketwarp.interfaces import IStream, IStreamReceiver, Piece
 from socketwarp.settings import parseTargetRules
 from socketwarp.throttle import QUIET_SECONDS
 from socketwarp.wire.dialect import DIALECTS, Dialled
-from socketwarp.wire.messages import Welcome
+from socketwarp.wire.messages import Finished, Hello, Welcome
 from socketwarp.wire.preamble import Preamble, formatPreamble29
 from tests.connector.fakes import TargetReactor
+from tests.fake_tcp import KERNEL_BUFFER
 from tests.fakes import FakeStream, sessionPair, settle
+from tests.talker import Talker
 
 
 @implementer(IStreamReceiver)
@@ -111,6 +113,27 @@ class Carrying(StreamTests):
             (event["connection"], event["target"], event["code"], event["bytes_in"], event["bytes_out"]),
             ("3-17", "10.0.0.1:80", "finished", 11, 6),
         )
+
+    def test_aSessionThatIsFinishedEndsWithItsLastConnection(self) -> None:
+        """When the target has taken all that came for it, and not when the listener has sent it."""
+        self.streams = self.serving(protocol="socketwarp/1")
+        talker = Talker(self.listener)
+        self.conversation.open(Hello("socketwarp", "1.2", "a", 100))
+        stream, _ = self.open(
+            DIALECTS["socketwarp/1"].formatPreamble(Preamble("3-17", "10.0.0.1", 80)), bytes(KERNEL_BUFFER + 1000)
+        )
+        target = self.reactor.dials[0].succeeds()
+        stream.loseWriteConnection()
+        target.remoteFinishes()
+        settle(self.reactor)
+        talker.say(Finished())
+        settle(self.reactor)
+        self.assertTrue(self.connector.isOpen)
+        for _ in range(2):
+            target.remoteReads()
+            settle(self.reactor)
+        self.assertEqual((KERNEL_BUFFER + 1000, True), (len(target.received), target.sawFin))
+        self.assertEqual((Code.NO_ERROR, "its connections are over"), self.connector.closedWith)
 
     def test_thePreambleMayComeInPieces(self) -> None:
         """A stream has no records."""

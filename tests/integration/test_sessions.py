@@ -49,6 +49,35 @@ class SessionCase(TunnelCase):
 
         return finish, self.threads.submit(arrive)
 
+    def slowTarget(self) -> Callable[[], int]:
+        """
+        A target that has said all it has to say, and a visitor who has sent everything and gone, while not all of it
+        has been taken: what takes the rest, and counts all bytes.
+        """
+        visitor, target = self.pair(self.server, self.port)
+        target.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, len(PIECE))
+        target.shutdown(socket.SHUT_WR)
+
+        def send() -> None:
+            with visitor:
+                for _ in range(PIECES):
+                    visitor.sendall(PIECE)
+                visitor.shutdown(socket.SHUT_WR)
+                self.assertEqual(b"", receive(visitor, 1))
+
+        sent, taken = self.threads.submit(send), 0
+        while json.loads(self.call("GET", "/v1/connections")[1])["connections"]:
+            taken += len(receive(target, len(PIECE)))
+        sent.result(PATIENCE)
+
+        def finish() -> int:
+            rest = readToEnd(target)
+            assert isinstance(rest, bytes), rest
+            target.close()
+            return taken + len(rest)
+
+        return finish
+
     def assertWhole(self, transfer: "Future[str]") -> None:
         """All bytes have arrived."""
         self.assertEqual(hashlib.sha256(PIECE * (2 * PIECES)).hexdigest(), transfer.result(PATIENCE))
@@ -147,6 +176,20 @@ class DrainTests(SessionCase):
     def test_aConnectorLetsItFinish(self) -> None:
         self.drained(self.connector, "takes no more visitors (shutdown)")
 
+    def test_whatATargetIsSlowToTakeOutlastsTheListener(self) -> None:
+        finish = self.slowTarget()
+        self.listener.send(SIGTERM)
+        self.connector.waitFor("the listener stops (goaway)")
+        self.assertEqual(PIECES * len(PIECE), finish())
+        self.assertEqual((0, []), (self.listener.wait(), self.listener.stderr))
+
+    def test_whatATargetIsSlowToTakeOutlastsTheSessionOfItsConnector(self) -> None:
+        finish = self.slowTarget()
+        self.connector.send(SIGTERM)
+        self.listener.waitFor("takes no more visitors (shutdown)")
+        self.assertEqual(PIECES * len(PIECE), finish())
+        self.assertEqual((0, []), (self.connector.wait(), self.connector.stderr))
+
     def test_theTimeForThatHasAnEnd(self) -> None:
         self.assertEnds(self.connector, self.listener)
         self.environment |= {"SWL_DRAIN_SECONDS": "0.5", "SWC_DRAIN_SECONDS": "0.5"}
@@ -187,6 +230,15 @@ class RenewalTests(SessionCase):
         self.listener.waitFor("connector uid-1 lost", "newer session")
         self.assertEcho(self.server, self.port)
         self.assertEnds(self.connector, self.listener)
+
+    def test_whatATargetIsSlowToTakeIsNotLost(self) -> None:
+        finish = self.slowTarget()
+        self.authority.issue("uid-1").write(str(self.directory), "client")
+        self.connector.send(SIGHUP)
+        self.listener.waitFor("connector uid-1: session", "follows")
+        self.assertEcho(self.server, self.port)
+        self.assertEqual(PIECES * len(PIECE), finish())
+        self.listener.waitFor("connector uid-1 lost", "newer session")
 
     def test_aCertificateThatTheListenerRefusesChangesNothing(self) -> None:
         visitor, target = self.pair(self.server, self.port)

@@ -9,10 +9,22 @@ from socketwarp.errors import Code, HelloMissing, NoSuchSession, SessionLost, Ve
 from socketwarp.interfaces import Identity, IStreamReceiver, Piece
 from socketwarp.listener.connectors import FAREWELL_SECONDS, RENEWED_SECONDS, RETRY_SECONDS, Connectors, Terms
 from socketwarp.listener.greeting import HELLO_SECONDS, Channel
-from socketwarp.listener.roster import FREE_TAKEOVERS, LEAVING_LIMIT
+from socketwarp.listener.roster import FREE_TAKEOVERS, LEAVING_LIMIT, SILENCE
 from socketwarp.listener.visitors import Limits
 from socketwarp.listener.wishes import PortSpec
-from socketwarp.wire.messages import YIELDS, Goaway, Hello, Message, Ping, Pong, Refused, Welcome
+from socketwarp.wire.messages import (
+    FINISHES,
+    PING,
+    YIELDS,
+    Finished,
+    Goaway,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Refused,
+    Welcome,
+)
 from socketwarp.wire.preamble import Preamble
 from socketwarp.wire.streams import Dialled, DocumentParser, formatDialled1, formatRefusal1, parsePreamble1
 from tests.fake_tcp import FakeSocket
@@ -303,6 +315,33 @@ class SuccessionTests(SynchronousTestCase):
         self.rig.settle()
         self.assertEqual((Code.NO_ERROR, "shutdown"), self.older.closedWith)
         self.assertEqual(1, len(self.rig.told("connector.leaving")))
+
+    def test_whoEndsItselfIsToldThatNobodyIsLeft(self) -> None:
+        """Its targets may be slow to take the last bytes."""
+        older, talker = self.rig.welcomed("finisher", "d", features=(FINISHES,))
+        visitor = self.visit()
+        self.rig.welcomed("newer", "d")
+        self.assertEqual([], talker.heard(Finished))
+        visitor.remoteResets()
+        self.rig.settle()
+        self.assertEqual([Finished()], talker.heard(Finished))
+        self.rig.reactor.advance(FAREWELL_SECONDS * 3)
+        self.assertTrue(older.isOpen)
+
+    def test_whoGoesAwayItselfIsToldSoToo(self) -> None:
+        older, talker = self.rig.welcomed("finisher", "d", features=(FINISHES,))
+        talker.say(Goaway("shutdown", 30.0))
+        self.rig.settle()
+        self.assertEqual(([Finished()], True), (talker.heard(Finished), older.isOpen))
+        self.rig.reactor.advance(30 + FAREWELL_SECONDS)
+        self.assertFalse(older.isOpen)
+
+    def test_whoIsSilentIsNotWaitedFor(self) -> None:
+        older, talker = self.rig.welcomed("finisher", "d", features=(FINISHES, PING))
+        self.rig.reactor.advance(SILENCE + 1)
+        self.rig.welcomed("newer", "d")
+        self.rig.reactor.advance(FAREWELL_SECONDS)
+        self.assertEqual(([], False), (talker.heard(Finished), older.isOpen))
 
     def test_whoTakesTooLongIsEnded(self) -> None:
         visitor = self.visit()
