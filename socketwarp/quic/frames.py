@@ -40,9 +40,11 @@ def parseRun(plains: Sequence[bytes]) -> tuple[int, int, int, list[Piece], int, 
         return None
     streamId, offset, position = parseBulk(plains[0])
     size, frameType = len(plains[0]) - position, plains[-1][0]
+    if not size:
+        return None  # ends of streams, each of another
     head = plains[0][: position - 8]
     total = size * len(plains)
-    heads = [head + (each | OFFSET_BITS).to_bytes(8) for each in range(offset, offset + total, size or 1)]
+    heads = [head + (each | OFFSET_BITS).to_bytes(8) for each in range(offset, offset + total, size)]
     if fin := frameType == BULK | FIN:
         heads[-1] = bytes((frameType,)) + heads[-1][1:]
     if heads != [each[:position] for each in plains]:

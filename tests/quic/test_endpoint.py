@@ -336,6 +336,22 @@ class RoutingTests(EndpointCase):
             self.network.run(1)
             self.assertEqual(b"hello", notes.data)
 
+    def test_aFaultOfOursEndsAClientsSessionToo(self) -> None:
+        """So that it connects again; without its port it would wait until the session is silent."""
+        for name in ("turn", "receive"):
+            client, _ = self.connect()
+            closed = self.closedOf(client)
+            port = next(each for each in self.network.ports.values() if each is not self.port)
+            faults = self.patch(client, name, lambda *arguments: 1 // 0)
+            datagram = memoryview(b"\x40" + client._engine.host_cid + bytes(30))
+            port.handler.batchReceived(Batch(datagram, len(datagram)), SERVER)
+            port.handler.turnEnded()
+            port.handler.writable()
+            faults.restore()
+            self.assertNotEqual([], self.flushLoggedErrors(ZeroDivisionError))
+            self.network.run(5)
+            self.assertEqual([Code.INTERNAL], [error.errorCode for error in closed])
+
     def test_whenTheSocketTakesMoreAllSessionsGoOn(self) -> None:
         client, server = self.connect()
         ours, theirs = self.open(client, server)

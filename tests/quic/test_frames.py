@@ -116,12 +116,28 @@ class RunTests(SynchronousTestCase):
             [*good[:3], bytes((good[3][0] | 0x02,)) + good[3][1:]],  # a length
             [b"\x08" + each[1:] for each in good],  # no offset
             [each[:10] for each in good],  # no data
+            [payloadsOf(each, Segment(1, memoryview(b""), True), 10)[0] for each in (4, 8, 12)],  # ends of streams
             [b"\x01" * 20] * 4,  # PING
             [b""] * 4,
         ):
             self.assertIsNone(parseRun(strange), strange)
         shorter = [b"\x0c\x04" + bytes((0x40, at)) + bytes(10) for at in range(0, 40, 10)]  # offsets of two bytes
         self.assertIsNone(parseRun(shorter))
+
+    @given(
+        st.lists(st.tuples(st.sampled_from((0x0C, 0x0D, 0x08, 0x0E, 0x01)), st.integers(0, 3)), min_size=1), st.data()
+    )
+    def test_whatIsReadIsWhatEachPacketSays(self, kinds: list[tuple[int, int]], data: st.DataObject) -> None:
+        """Packets of one size, whatever they have in them: what isn't read as a run is read one by one."""
+        size = data.draw(st.integers(0, 3))
+        plains = [bytes((kind, 4)) + (0xC0 << 56 | step * size).to_bytes(8) + bytes(size) for kind, step in kinds]
+        run = parseRun(plains)
+        if run is not None:
+            each = [parseBulk(plain) for plain in plains]
+            self.assertEqual({4}, {streamId for streamId, _, _ in each})
+            self.assertEqual([run[2] + at * size for at in range(len(plains))], [offset for _, offset, _ in each])
+            self.assertEqual([plain[position:] for plain, (_, _, position) in zip(plains, each, strict=True)], run[3])
+            self.assertEqual([0x0C] * (len(plains) - 1) + [run[0]], [plain[0] for plain in plains])
 
     def test_aTruncatedFrameIsAnError(self) -> None:
         self.assertRaises(QuicConnectionError, parseRun, [b"\x0c\x04\xc0"] * 2)
