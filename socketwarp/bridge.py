@@ -209,9 +209,7 @@ class Bridge:
         FIN: that is no abort, and what it still sends counts.
         """
         if errorCode:
-            self.abort(
-                StreamReset(errorCode, f"the other end's connection broke, or was given up there (code {errorCode:#x})")
-            )
+            self.abort(StreamReset(errorCode))
         elif not self._streamShut:
             self._streamShut = self._discarding = True
             if self._tcp is not None and self._stream is not None:

@@ -13,12 +13,8 @@ from twisted.logger import Logger
 
 from .interfaces import ISession
 
-#: Seconds between two looks; in one, a gigabit link brings an eighth of the budget that is the default. While the
-#: budget is so far off that none could use it up before, up to the second number: a process at rest isn't woken for
-#: nothing.
-LOOK_SECONDS, REST_SECONDS = 1.0, 10.0
-#: Bytes a second that a gigabit link brings.
-GIGABIT = 125_000_000
+#: Seconds between two looks. In one, a gigabit link brings 125 MB: an eighth of the budget that is the default.
+LOOK_SECONDS = 1.0
 #: Bytes that a stream costs besides those that it holds: what an idle connection may take, both ends together.
 STREAM_BYTES = 20_000
 #: Shares of the budget: sessions save memory from the first on, until less than the second is held.
@@ -64,11 +60,9 @@ class MemoryBudget:
             self._judge(0)
 
     def _look(self) -> None:
+        self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
         figures = [session.statistics() for session in self._sessions]
-        held = sum(each.buffered + STREAM_BYTES * each.streams for each in figures)
-        soon = (self.limit * SHORT - held) / GIGABIT
-        self._timer = self._clock.callLater(max(LOOK_SECONDS, min(soon, REST_SECONDS)), self._look)
-        self._judge(held)
+        self._judge(sum(each.buffered + STREAM_BYTES * each.streams for each in figures))
 
     def _judge(self, held: int) -> None:
         isShort = held >= self.limit * (EASED if self._isShort else SHORT)

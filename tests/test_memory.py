@@ -7,8 +7,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from socketwarp.errors import SessionLost
-from socketwarp.interfaces import SessionStatistics
-from socketwarp.memory import GIGABIT, LOOK_SECONDS, SHORT, STREAM_BYTES, MemoryBudget
+from socketwarp.memory import LOOK_SECONDS, STREAM_BYTES, MemoryBudget
 from tests.fakes import FakeSession, sessionPair, settle
 
 BUDGET = 1_000_000
@@ -46,27 +45,6 @@ class BudgetTests(SynchronousTestCase):
         self.assertEqual((True, True), self.areSaving())
         [event] = events
         self.assertEqual((750_000, BUDGET), (event["held"], event["limit"]))
-
-    def test_whoRestsIsLookedAtRarely(self) -> None:
-        """And who could run short soon, every second: in the time to the next look, no gigabit link can use it up."""
-        self.budget = MemoryBudget(self.clock, 2**30, self.told.append)
-        session = self.session()
-        looks: list[float] = []
-        figures = session.statistics
-
-        def statistics() -> SessionStatistics:
-            looks.append(self.clock.seconds())
-            return figures()
-
-        session.statistics = statistics  # type: ignore[method-assign]  # to count the calls
-        self.clock.pump([0.5] * 120)
-        self.assertLessEqual(len(looks), 12)
-        for held in (0, 500_000_000, 700_000_000):
-            session.buffered = held
-            self.clock.pump([0.5] * 20)
-            began, ended = looks[-2:]
-            pause = ended - began - 0.5  # at the least: the clock is turned in steps of so much
-            self.assertTrue(held + pause * GIGABIT <= 2**30 * SHORT or ended - began == LOOK_SECONDS, held)
 
     def test_theySaveUntilLessThanSixTenthsAreHeld(self) -> None:
         self.hold(750_000)

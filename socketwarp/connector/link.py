@@ -251,7 +251,7 @@ class _Hands:
         return [*self._retired, *([] if self.current is None else [self.current])]
 
     def whenEmpty(self, talking: bool) -> Deferred[None]:
-        """Fires when no session is left, or, if `talking`, none that the listener can end by its own insight."""
+        """Fires when no session is left, or, if `talking`, none in which the listener can be told that we leave."""
         waiter: Deferred[None] = Deferred()
         self._waiters.append((waiter, talking))
         self._tell()
@@ -317,8 +317,8 @@ class Link(Service):
 
     def leave(self, seconds: float) -> Deferred[None]:
         """
-        Connect no more, and tell the listener so. Fires when it has ended the sessions in which it can be told, which
-        it does when their streams are over.
+        Connect no more, and tell the listener so. Fires when the sessions have ended in which it can be told: that is
+        when their streams are over.
         """
         self._machine.leave(seconds)
         return self._hands.whenEmpty(talking=True)

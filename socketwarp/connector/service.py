@@ -42,8 +42,8 @@ from .targets import Targets
 
 #: What we offer, the preferred first.
 PROTOCOLS = list(DIALECTS)
-#: Seconds that a listener has to end a session of which we went away, once its streams are over: a round trip, and what
-#: was on its way when it heard.
+#: Seconds that the end of a session may take, of which we went away, once its streams are over: a round trip until the
+#: listener has said that none are left, or has ended it itself.
 FAREWELL_SECONDS = 1.0
 #: Descriptors kept for everything that is neither a lane nor a target: files, the reactor's own, sessions being made.
 RESERVE = 64

@@ -94,8 +94,8 @@ class IncomingStreams:
     def ended(self, connection: "Connection", totals: Totals) -> None:
         """A connection is gone, and perhaps it was the last one."""
         self._tellEnd(connection, totals)
-        connection.conversation.streamEnded()
         self._running -= 1
+        connection.conversation.streamEnded()
         if not self._running:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:

@@ -243,7 +243,7 @@ class Connectors:
             self._clock, self._verifier, self._events, self._policy, identity, session, self._checkRunning
         )
         recheck.start()
-        session.whenClosed().addCallback(self._lost, connector, recheck)
+        session.whenClosed().addCallback(self._lost, connector, recheck, now)
         self._waiting.serve(connector)
 
     def _welcome(self, connector: Connector, channel: Channel) -> None:
@@ -313,18 +313,19 @@ class Connectors:
     def _retire(self, connector: Connector, seconds: float, text: str, code: Code) -> None:
         self._roster.retire(connector)
         connector.farewell = (code, text)
-        session = connector.session
         # A little later than was said: who ends its streams in time ends the session, too.
-        over = seconds + FAREWELL_SECONDS
-        end = self._clock.callLater(over, session.close, code, f"{text}, and {seconds:g} s are over")
-        session.whenClosed().addCallback(lambda _: end.cancel() if end.active() else None)
+        self._closeLater(connector.session, seconds + FAREWELL_SECONDS, code, f"{text}, and {seconds:g} s are over")
         if not connector.visitors:
             self._closeEmpty(connector)
+
+    def _closeLater(self, session: ISession, seconds: float, code: Code, text: str) -> None:
+        end = self._clock.callLater(seconds, session.close, code, text)
+        session.whenClosed().addCallback(lambda _: end.cancel() if end.active() else None)
 
     def _closeEmpty(self, connector: Connector) -> None:
         """
         A leaving session without visitors. The connector ends it, if it can: it may hold bytes that its targets are
-        slow to take. Else it hears us first, if it does.
+        slow to take. Any other is told why first, unless it can't be, or goes by its own wish.
         """
         code, text = connector.farewell
         if connector.finishes and not connector.isSilent(self._clock.seconds()):
@@ -340,20 +341,19 @@ class Connectors:
         self._closeSoon(session, code, text)
 
     def _closeSoon(self, session: ISession, code: Code, text: str) -> None:
-        if not self._sessions[session].isThere:
+        if self._sessions[session].isThere:
+            self._closeLater(session, FAREWELL_SECONDS, code, text)
+        else:
             session.close(code, text)
-            return
-        end = self._clock.callLater(FAREWELL_SECONDS, session.close, code, text)
-        session.whenClosed().addCallback(lambda _: end.cancel() if end.active() else None)
 
-    def _lost(self, reason: SessionLost, connector: Connector, recheck: Recheck) -> None:
+    def _lost(self, reason: SessionLost, connector: Connector, recheck: Recheck, began: float) -> None:
         recheck.stop()
         self._roster.leave(connector)
         self._events.emit(
             "connector.lost",
             uid=connector.uid,
             session=connector.session.sessionId,
-            seconds=round(self._events.now() - connector.since, 3),
+            seconds=round(self._clock.seconds() - began, 3),
             reason=str(reason),
         )
 
@@ -366,7 +366,9 @@ class Connectors:
         for session in tuple(self._verifying):
             session.close(Code.SHUTDOWN, reason)
         for connector in self:
-            if not connector.isLeaving:
+            if connector.isLeaving:  # and has more time than that, perhaps
+                self._retire(connector, seconds, reason, Code.SHUTDOWN)
+            else:
                 self._dismiss(connector, "shutdown", seconds, reason, Code.SHUTDOWN)
         self._waiting.disappoint(ConnectorAway(reason))
 

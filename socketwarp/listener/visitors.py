@@ -84,6 +84,7 @@ class Visitor:
     One connection to an entry port.
 
     :ivar connectionId: names it in events, and in the preamble.
+    :ivar since: when it came, POSIX seconds.
     :ivar bridge: carries it.
     """
 
@@ -98,7 +99,8 @@ class Visitor:
     _left: Callable[["Visitor"], None]  # called when it is gone
     _policy: Policy = ANYTHING
     _pace: Pace | None = None
-    _since: float = attrs.field(init=False)
+    since: float = attrs.field(init=False)
+    _began: float = attrs.field(init=False)
     # Any: a connector or a stream; it is only ever given up.
     _coming: Deferred[Any] | None = attrs.field(default=None, init=False)
     _connector: Connector | None = attrs.field(default=None, init=False)
@@ -108,13 +110,8 @@ class Visitor:
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._since = self._clock.seconds()
+        self.since, self._began = self._events.now(), self._clock.seconds()
         self.bridge = _VisitorBridge(self._clock, self._over, self.spec.limits.idleSeconds)
-
-    @property
-    def since(self) -> float:
-        """When it came, POSIX seconds."""
-        return self._events.now() - (self._clock.seconds() - self._since)
 
     @property
     def sessionId(self) -> str | None:
@@ -230,7 +227,7 @@ class Visitor:
             return
         self._events.emit(
             "visitor.ended",
-            seconds=round(self._clock.seconds() - self._since, 3),
+            seconds=round(self._clock.seconds() - self._began, 3),
             bytes_in=totals.toStream,
             bytes_out=totals.toTcp,
             code=totals.ending,

@@ -1,4 +1,4 @@
-"""What one `recvmsg` brings from one address: with UDP_GRO, up to 64 datagrams of one size."""
+"""Datagrams of one size from one address, as UDP_GRO joins them, or as they follow one another (`datagrams`)."""
 
 import struct
 

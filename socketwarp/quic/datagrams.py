@@ -120,7 +120,8 @@ class DatagramPort:
             self._handler.batchReceived(batch, address)
             if self._socket.fileno() < 0:
                 return
-        if self._handler.turnEnded() and self._pace.isSlow(total, self._reactor.seconds()):
+        mayCoalesce = self._handler.turnEnded() and self._pace.isSlow(total, self._reactor.seconds())
+        if mayCoalesce and self._socket.fileno() >= 0:
             self._reactor.removeReader(self)
             self._pause = self._reactor.callLater(COALESCING_SECONDS, self._resume)
 

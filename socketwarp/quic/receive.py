@@ -160,9 +160,12 @@ class Receiver:
         return connection.host_cid, connection.isConfirmed and connection.pathAddress == address
 
     def _receiveBatch(self, datagrams: list[memoryview], now: float) -> None:
+        while datagrams and not self._connection.isDeaf:
+            datagrams = self._receiveUnderKeys(datagrams, now)
+
+    def _receiveUnderKeys(self, datagrams: list[memoryview], now: float) -> list[memoryview]:
+        """Take them as far as the keys don't change; the rest."""
         connection = self._connection
-        if not datagrams or connection.isDeaf:
-            return
         space, cid = connection.oneRtt, connection.host_cid
         keys = connection.receiveKeys()
         start = stop = space.largest_received_packet + 1
@@ -175,7 +178,7 @@ class Receiver:
                 connection.receiveOrdinary(datagram, connection.pathAddress, now)
                 start = stop = space.largest_received_packet + 1
                 if connection.isDeaf:
-                    return
+                    return []
                 if connection.receiveKeys() is not keys:
                     break
             else:
@@ -190,17 +193,17 @@ class Receiver:
                 else:
                     self._handle(plain, now)
                     if connection.isDeaf:
-                        return
+                        return []
                 stop = number + 1
                 size += len(datagram)
                 first = head
         self._endRun()
         if connection.isDeaf:
-            return
+            return []
         self._note(start, stop, now)
         if size:
             connection.onReceived(first, size, now)
-        self._receiveBatch(list(rest), now)  # under the keys that the peer has changed to
+        return list(rest)
 
     def _goOn(self, plain: bytes) -> None:
         """The run goes on with a frame that is as expected to the last bit of its header."""

@@ -133,10 +133,10 @@ class Session:
         isLate = self._clock.seconds() > self._lastHeard + SILENT_SECONDS
         return isLate and self._recovery.timeouts >= SILENT_TIMEOUTS
 
-    @property
     def mayCoalesce(self) -> bool:
-        """Whether what comes next may wait for a moment: it is bulk, over a path that takes much longer than that."""
-        return self.streams.bulk.isOne and (self._recovery.smoothedRtt or 0.0) >= COALESCING_RTT
+        """Whether what comes next may wait for a moment: bulk came just now, over a path that takes much longer."""
+        isBulk, self.streams.isBulk = self.streams.isBulk, False
+        return isBulk and (self._recovery.smoothedRtt or 0.0) >= COALESCING_RTT
 
     def openStream(self) -> "Deferred[IStream]":
         """See `ISession`."""

@@ -84,7 +84,7 @@ class Streams:
     :ivar served: streams of which something was sent since the set was last emptied.
     :ivar sendable: streams with something to send, in the order of service.
     :ivar due: streams with frames other than STREAM to send.
-    :ivar bulk: whether what comes in is bulk.
+    :ivar isBulk: whether the last that came in is part of a bulk transfer; set it to false, and see whether more comes.
     :ivar isMemoryShort: see `ISession.saveMemory`.
     """
 
@@ -97,7 +97,8 @@ class Streams:
         self.due: dict[StreamState, None] = {}
         self.bytesAcknowledged = 0
         self.bytesDelivered = 0
-        self.bulk = Bulk()
+        self.isBulk = False
+        self._bulk = Bulk()
         self.isMemoryShort = False
         # What the peer grants us.
         self.peerMaxData = 0
@@ -210,7 +211,7 @@ class Streams:
         :raises QuicConnectionError: flow control, final size or state violated.
         """
         state = self.states.get(streamId) or self.find(frameType, streamId)
-        self.bulk.add(0 if fin else size)
+        self.isBulk = self._bulk.add(0 if fin else size)
         if state is None:
             return
         self._count(state, frameType, offset + size)

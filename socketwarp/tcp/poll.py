@@ -58,8 +58,8 @@ class IPoll(Interface):
 
     def rest(fd: int, events: int) -> None:  # noqa: N805 - see above
         """
-        For `COALESCING_SECONDS` say nothing of what can be read. Then tell the owner that something can, whether or
-        not, and from then on of `events` again, unless `watch` was called in the meantime.
+        For at most `COALESCING_SECONDS` say nothing of what can be read. Then tell the owner that something can,
+        whether or not, and from then on of `events` again, unless `watch` was called in the meantime.
         """
 
     def soon(call: Callable[[], None]) -> None:  # noqa: N805 - see above

@@ -240,7 +240,7 @@ class RenewalTests(SynchronousTestCase):
         self.older = self.net.succeeds("socketwarp/1").other
 
     def test_theOldSessionStaysUntilTheNewOneIsThere(self) -> None:
-        """And then it finishes its streams; the listener, which knows them, ends it."""
+        """And then it finishes its streams; who knows that they are over ends it."""
         self.net.link.renew()
         self.assertTrue(self.older.isOpen)
         newer = self.net.succeeds("socketwarp/1").other

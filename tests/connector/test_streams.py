@@ -119,6 +119,8 @@ class Carrying(StreamTests):
         self.streams = self.serving(protocol="socketwarp/1")
         talker = Talker(self.listener)
         self.conversation.open(Hello("socketwarp", "1.2", "a", 100))
+        settle(self.reactor)
+        talker.say(Welcome("uid-1", "9a41", 50.0, 60.0))
         stream, _ = self.open(
             DIALECTS["socketwarp/1"].formatPreamble(Preamble("3-17", "10.0.0.1", 80)), bytes(KERNEL_BUFFER + 1000)
         )

@@ -336,6 +336,22 @@ class SuccessionTests(SynchronousTestCase):
         self.rig.reactor.advance(30 + FAREWELL_SECONDS)
         self.assertFalse(older.isOpen)
 
+    def test_aStopWaitsForNobodyLongerThanItSays(self) -> None:
+        """Not for a renewed session, which had a day before, and whose connector was told that nobody is left."""
+        older, talker = self.rig.welcomed("finisher", "d", features=(FINISHES,))
+        self.rig.welcomed("newer", "d", features=(FINISHES,))
+        self.assertEqual([Finished()], talker.heard(Finished))
+        self.rig.connectors.drain("the listener stops", 5.0)
+        gone = self.rig.connectors.whenGone()
+        self.rig.reactor.advance(5.0)
+        self.rig.settle()
+        self.assertTrue(older.isOpen)
+        self.assertNoResult(gone)
+        self.rig.reactor.advance(FAREWELL_SECONDS)
+        self.rig.settle()
+        self.assertIsNone(self.successResultOf(gone))
+        self.assertEqual((Code.SHUTDOWN, "the listener stops, and 5 s are over"), older.closedWith)
+
     def test_whoIsSilentIsNotWaitedFor(self) -> None:
         older, talker = self.rig.welcomed("finisher", "d", features=(FINISHES, PING))
         self.rig.reactor.advance(SILENCE + 1)

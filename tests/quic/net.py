@@ -35,11 +35,12 @@ class Port:
     Stands in for `DatagramPort`.
 
     :ivar isBlocked: set it, and what is sent waits, as on a socket that is full.
+    :ivar mayWait: whether the handler has said that what comes may wait; set it to false, and see.
     """
 
     def __init__(self, network: "Network", handler: Any, bound: tuple[str, int]) -> None:
         self.network, self.handler, self.address = network, handler, bound
-        self.isBlocked = False
+        self.isBlocked = self.mayWait = False
         self.isClosed = False
         self.sent = self.received = 0
         network.ports[bound] = self
@@ -96,7 +97,7 @@ class Network:
         if port is not None:
             port.received += len(datagram)
             port.handler.batchReceived(Batch(memoryview(datagram), len(datagram)), source)
-            port.handler.turnEnded()
+            port.mayWait |= port.handler.turnEnded()
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Let time pass from one call to the next, for so long or until `until()`."""

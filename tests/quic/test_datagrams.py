@@ -44,7 +44,7 @@ class Handler:
         self.batches: list[int] = []
         self.addresses: list[Any] = []
         self.calls: list[str] = []
-        self.onBatch = lambda: None
+        self.onBatch = self.onTurn = lambda: None
         self.mayCoalesce = False
 
     def batchReceived(self, batch: Batch, address: Any) -> None:
@@ -56,6 +56,7 @@ class Handler:
 
     def turnEnded(self) -> bool:
         self.calls.append("turn")
+        self.onTurn()
         return self.mayCoalesce
 
     def writable(self) -> None:
@@ -305,6 +306,15 @@ class PortTests(PortCase):
     def test_nothingWaitsUnlessTheHandlerAgrees(self) -> None:
         for count in range(1, 10):
             self.assertEqual(count, self.receive())
+
+    def test_aHandlerMayCloseThePortAtTheEndOfATurn(self) -> None:
+        """As the last datagram of a transfer may end a session."""
+        self.handler.mayCoalesce = True
+        for _ in range(SLOW_READS):
+            self.receive()
+        self.handler.onTurn = self.port.close
+        self.receive()
+        self.assertEqual([], self.reactor.getDelayedCalls())
 
     def test_aPortThatIsClosedMeanwhileStaysClosed(self) -> None:
         self.handler.mayCoalesce = True

@@ -8,6 +8,7 @@ from socketwarp.errors import Code, LimitReached, SessionLost
 from socketwarp.interfaces import ISession, SessionStatistics, plainAddress
 from socketwarp.quic.endpoint import TransportSettings
 from socketwarp.quic.session import COALESCING_RTT, MAX_UNACCEPTED, MAX_WAITING, Session
+from socketwarp.quic.stream import Stream
 
 from . import net
 from .net import NetworkCase, Notes
@@ -280,23 +281,25 @@ class TurnTests(NetworkCase):
         self.assertEqual((True, True), (client.isOpen, server.isOpen))
         del server
 
+    def mayWait(self, stream: Stream, size: int) -> tuple[bool, bool]:
+        """What the client's and the server's end say while so many bytes are on their way."""
+        ports = [next(each for each in self.network.ports.values() if each is not self.port), self.port]
+        for port in ports:
+            port.mayWait = False
+        stream.write(bytes(size))
+        self.network.run(1)
+        return ports[0].mayWait, ports[1].mayWait
+
     def test_bulkOverALongPathMayBeReadInLargerPortions(self) -> None:
+        """By the end that gets it: who sends it doesn't wait for acknowledgements, though bulk has come before."""
         self.patch(net, "DELAY", COALESCING_RTT / 2 + 0.001)
-        client, server = self.connect()
-        ours, theirs = self.open(client, server)
+        ours, theirs = self.open(*self.connect())
+        Notes(ours)
         Notes(theirs)
-        self.network.run(1)
-        self.assertFalse(client.mayCoalesce)
-        ours.write(bytes(2 * BULK_BYTES))
-        self.network.run(1)
-        self.assertEqual((True, False), (client.mayCoalesce, server.mayCoalesce))
-        ours.write(b"a keystroke")
-        self.network.run(1)
-        self.assertTrue(client.mayCoalesce)
-        for _ in range(3):
-            ours.write(b"and more")
-            self.network.run(1)
-        self.assertFalse(client.mayCoalesce)
+        self.assertEqual((False, False), self.mayWait(ours, BULK_BYTES // 2))
+        self.assertEqual((True, False), self.mayWait(ours, 4 * BULK_BYTES))
+        self.assertEqual((False, True), self.mayWait(theirs, 4 * BULK_BYTES))
+        self.assertEqual([True, True, False], [self.mayWait(ours, 1)[0] for _ in range(3)])
 
     def test_manyEndsOfStreamsAreNoBulk(self) -> None:
         """A short answer that is large enough for packets of its own is waited for all the same."""
@@ -306,18 +309,16 @@ class TurnTests(NetworkCase):
         client.acceptStreams(lambda stream: taken.append(Notes(stream)))
         for _ in range(BULK_BYTES // 1000):
             ours = self.successResultOf(server.openStream())
-            ours.write(bytes(2000))
+            assert isinstance(ours, Stream)
+            waits = self.mayWait(ours, 2000)
             ours.loseWriteConnection()
             self.network.run(0.1)
-        self.assertFalse(client.mayCoalesce)
+            self.assertEqual((False, False), waits)
 
     def test_overAShortPathNothingWaits(self) -> None:
-        client, server = self.connect()
-        ours, theirs = self.open(client, server)
+        ours, theirs = self.open(*self.connect())
         Notes(theirs)
-        ours.write(bytes(10 * BULK_BYTES))
-        self.network.run(1)
-        self.assertFalse(client.mayCoalesce)
+        self.assertEqual((False, False), self.mayWait(ours, 10 * BULK_BYTES))
 
     def test_writesOfOneTurnShareADatagram(self) -> None:
         client, server = self.connect()
