@@ -107,12 +107,12 @@ class EndingsTests(TunnelTests):
     def test_aVisitorsRstReachesTheTargetAsRst(self) -> None:
         reset(self.visitor)
         self.assertEqual("reset", readToEnd(self.target))
-        self.connector.waitFor("connection 1-1", "the other end's connection broke")
+        self.connector.waitFor("connection 1-1", "the TCP connection of the other end broke")
 
     def test_aTargetsRstReachesTheVisitorAsRst(self) -> None:
         reset(self.target)
         self.assertEqual("reset", readToEnd(self.visitor))
-        self.listener.waitFor("1-1", "the other end's connection broke")
+        self.listener.waitFor("1-1", "the TCP connection of the other end broke")
 
     def test_aTargetThatRefusesIsAResetForTheVisitorAndNamedInTheConnectorsLog(self) -> None:
         nobody = freePort()
