@@ -4,7 +4,7 @@ seconds.
 
 A link that brings one packet at a time costs a wake-up for each. So while a bulk transfer comes in steadily, but
 slowly, what reads it waits for `COALESCING_SECONDS` and takes a dozen packets at once. What people and programs wait
-for isn't bulk: small pieces, short answers, and whatever is answered before more of it comes.
+for isn't bulk: small pieces, short answers, and on a TCP connection whatever is answered before more of it comes.
 """
 
 import math
